@@ -1,0 +1,193 @@
+package queue
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// ConsumerOptions are the settings of a Consumer. The zero value is usable.
+type ConsumerOptions struct {
+	// Name stands in log lines and errors. Default: the queue's name.
+	Name string
+
+	// Concurrency is the most handlers that run at once. Default 16; it can be
+	// changed live with SetConcurrency.
+	Concurrency int
+
+	// Middleware wraps the handler; the first is the outermost. Gates and
+	// Binders must be given here rather than with Chain.
+	Middleware []Middleware
+
+	// Backoff is the delay of a delivery that failed and that neither the error
+	// nor middleware gave one. Default: 1 s to 5 min.
+	Backoff Backoff
+
+	// DrainTimeout is how long running handlers may go on after Run's context
+	// has ended, before their contexts are cancelled too. Default 20 s;
+	// negative: cancelled at once.
+	DrainTimeout time.Duration
+
+	// ReceiveGrace is how long an open receive may go on after Run's context
+	// has ended. A receive that's cut off may leave messages hidden until their
+	// lease ends. Default 1 s; negative: cut off at once.
+	ReceiveGrace time.Duration
+
+	// MaxExtension is how long a lease is kept for one handler, counted from
+	// the receive. Then it runs out, and the handler's context is cancelled.
+	// Default 1 h; a handler can ask for more with ExtendLease.
+	MaxExtension time.Duration
+
+	// HandlerTimeout cancels a handler's context that long after its start;
+	// the cause is context.DeadlineExceeded. Default: none.
+	HandlerTimeout time.Duration
+
+	// MaxHold is the most deliveries that wait, leased, for something other
+	// than a free slot: a gate, their key, their due time. More are released.
+	// Default 1,000.
+	MaxHold int
+
+	// Logger gets one line at the start, and one when something doesn't go its
+	// usual way. Default: slog.Default().
+	Logger *slog.Logger
+
+	// Hooks are called as things happen. Default: none.
+	Hooks *Hooks
+}
+
+// Defaults of ConsumerOptions.
+const (
+	DefaultConcurrency  = 16
+	DefaultDrainTimeout = 20 * time.Second
+	DefaultReceiveGrace = time.Second
+	DefaultMaxExtension = time.Hour
+	DefaultMaxHold      = 1000
+)
+
+// validate fills in the defaults and refuses what can't be meant.
+func (o ConsumerOptions) validate() (ConsumerOptions, error) {
+	switch {
+	case o.Concurrency < 0:
+		return o, &InvalidError{"Concurrency", fmt.Sprintf("%d is negative", o.Concurrency)}
+	case o.MaxExtension < 0:
+		return o, &InvalidError{"MaxExtension", "negative"}
+	case o.HandlerTimeout < 0:
+		return o, &InvalidError{"HandlerTimeout", "negative"}
+	case o.MaxHold < 0:
+		return o, &InvalidError{"MaxHold", "negative"}
+	}
+	if err := o.Backoff.Validate(); err != nil {
+		return o, err
+	}
+	o.Backoff = o.Backoff.withDefaults()
+	setDefault(&o.Concurrency, DefaultConcurrency)
+	setDefault(&o.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&o.ReceiveGrace, DefaultReceiveGrace)
+	setDefault(&o.MaxExtension, DefaultMaxExtension)
+	setDefault(&o.MaxHold, DefaultMaxHold)
+	o.DrainTimeout = max(o.DrainTimeout, 0)
+	o.ReceiveGrace = max(o.ReceiveGrace, 0)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o, nil
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// ConsumerInfo tells a Binder where it's used.
+type ConsumerInfo struct {
+	Name         string
+	Capabilities Capabilities
+	Concurrency  int
+	Backoff      Backoff // with its defaults
+	Logger       *slog.Logger
+}
+
+// Hooks are functions that a Consumer calls as things happen. Each may be nil.
+// They are called concurrently and must not block; what they're given is only
+// theirs to read, and only until they return. Middleware that has a method Hooks() *Hooks adds its own.
+type Hooks struct {
+	// Settled is called after a handler has returned and its outcome is
+	// decided, before the broker is told.
+	Settled func(Settled)
+
+	// SettleFailed is called when the broker didn't take a settlement; retrying
+	// says whether it's tried again.
+	SettleFailed func(d *Delivery, kind SettleKind, err error, retrying bool)
+
+	// LeaseLost is called when a lease was lost while its handler ran.
+	LeaseLost func(d *Delivery)
+
+	// LogsDeliveries says that these hooks log what becomes of each delivery,
+	// so that the consumer's own lines about it are left out.
+	LogsDeliveries bool
+}
+
+// Settled tells what became of one delivery.
+type Settled struct {
+	Delivery *Delivery
+	Outcome  Outcome
+	Err      error
+	Took     time.Duration // of the handler
+	// Interrupted says that a shutdown or a lost lease cut the handler short:
+	// the delivery comes back without counting as a failure.
+	Interrupted bool
+	// Unroutable says that the delivery was rejected and has no dead-letter
+	// queue: it comes back at the maximum backoff.
+	Unroutable bool
+	Failures   int           // with this one
+	Delay      time.Duration // until it comes back, when it does
+	GiveUp     GiveUp        // policy of the consumer's middleware, if any
+	GivesUpIn  time.Duration // by age; 0: not by age, or now due
+}
+
+// GiveUp is a policy by which messages leave a queue for a dead-letter queue.
+type GiveUp struct {
+	To          string // the dead-letter queue
+	MaxFailures int
+	MaxAge      time.Duration
+}
+
+// ConsumerStats is the state of a Consumer at a time, and its counts since it
+// was made.
+type ConsumerStats struct {
+	Name        string
+	Running     bool // Run is under way
+	Paused      bool
+	Draining    bool
+	Concurrency int // the limit
+	InUse       int // handlers running
+	Buffered    int // received, waiting for a slot
+	Held        int // received, waiting for a gate, their key or their time
+
+	Received      uint64
+	Succeeded     uint64
+	Failed        uint64 // also RetryAfter
+	Rejected      uint64 // without a dead-letter queue
+	DeadLettered  uint64
+	Dropped       uint64
+	Snoozed       uint64
+	Interrupted   uint64
+	Panics        uint64
+	Released      uint64 // given back unstarted
+	Deferred      uint64 // not due: published again with their due time
+	LeasesLost    uint64
+	Expired       uint64 // received or held until their lease had ended: never started
+	SettleErrors  uint64
+	SettleLost    uint64 // settlements given up because their lease had ended
+	ReceiveCalls  uint64
+	ReceiveErrors uint64
+	// CutReceives counts receives that were cut off by a shutdown or pause: the
+	// broker may hold what they would have brought until its lease ends.
+	CutReceives uint64
+
+	LastError     error // of Receive, cleared by a success
+	LastErrorAt   time.Time
+	LastSuccessAt time.Time // of a handler
+}
