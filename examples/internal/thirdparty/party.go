@@ -15,7 +15,7 @@ type Request struct {
 	At     time.Time
 	Method string
 	Path   string // with its query
-	Body   []byte // nil unless the fake's handler got it
+	Body   []byte
 	Status int    // what was answered, or would have been
 	Fault  Fault
 	// Answered says that the caller was sent the answer: false when it was lost
@@ -68,7 +68,12 @@ func (p *Party) Log() []Request {
 
 // ServeHTTP implements http.Handler.
 func (p *Party) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	entry := Request{At: time.Now(), Method: r.Method, Path: r.URL.RequestURI()}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 32<<20))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	entry := Request{At: time.Now(), Method: r.Method, Path: r.URL.RequestURI(), Body: body}
 	if fault, answer := p.refuse(r, entry.At); answer != nil {
 		rec := &recorder{header: http.Header{}}
 		answer(rec, r)
@@ -78,12 +83,6 @@ func (p *Party) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 32<<20))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	entry.Body = body
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	rec := &recorder{header: http.Header{}}
 	p.next.ServeHTTP(rec, r)
