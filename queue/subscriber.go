@@ -30,6 +30,14 @@ type Subscriber interface {
 	Extend(ctx context.Context, d time.Duration, ds ...*Delivery) ([]time.Time, error)
 }
 
+// Original is implemented by the Native of deliveries whose backend can tell
+// what was received, whatever a handler has done to the delivery since. What
+// the library publishes again (delay hops, dead letters, redrive) is the
+// original. The result may be shared: it must not be written to.
+type Original interface {
+	Original() (body []byte, attributes map[string]string)
+}
+
 // SettleKind is what Settle does with a delivery.
 type SettleKind int
 

@@ -1,0 +1,299 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+// errGoexit is the error of a handler that ended its goroutine, as
+// testing.T.FailNow does.
+var errGoexit = errors.New("queue: the handler called runtime.Goexit")
+
+// acceptLocked takes over what a receive has brought.
+func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
+	c.stats.Received += uint64(len(ds))
+	idle := c.phase != phaseRunning || c.stats.Paused
+	c.settle.corked = idle
+	slab := make([]lease, len(ds))
+	for i, d := range ds {
+		l := &slab[i]
+		l.c, l.d = c, d
+		l.native, l.carried, l.brokerID, l.id, l.source = d.Native, d.carried, d.BrokerID, d.ID, d.Source
+		l.failures = c.track.failures(d)
+		d.Failures = l.failures
+		l.arrived = now
+		if !d.Deadline.IsZero() {
+			l.deadline = d.Deadline
+			l.length = c.caps.Lease
+			if l.length <= 0 {
+				l.length = d.Deadline.Sub(now)
+			}
+			l.capAt = now.Add(c.opts.MaxExtension)
+			if m := c.caps.MaxLease; m > 0 && m < c.opts.MaxExtension {
+				l.capAt = now.Add(m)
+			}
+			c.keepLocked(l)
+		}
+		if idle {
+			c.releaseLocked(l, 0, now)
+			continue
+		}
+		c.placeLocked(l, now)
+	}
+	if len(ds) > 0 {
+		c.armLeasesLocked(now)
+	}
+	if idle {
+		c.settle.uncorkLocked()
+		return
+	}
+	c.dispatchLocked(now)
+	c.armSweepLocked(now)
+}
+
+// dispatchLocked starts handlers while there are slots and something to start.
+func (c *Consumer) dispatchLocked(now time.Time) {
+	for c.phase == phaseRunning && c.running < c.limit && c.ready.len() > 0 {
+		l := c.nextLocked(now)
+		if l == nil {
+			return
+		}
+		c.goLocked(l)
+	}
+}
+
+// A worker is a goroutine that runs handlers in one slot. It's started when
+// there's something to start and ends when there isn't: an idle consumer has
+// none.
+type worker struct {
+	l *lease // what it runs; guarded by the consumer's mu
+}
+
+func (c *Consumer) goLocked(l *lease) {
+	if c.workers == nil {
+		c.workers = make(map[*worker]struct{})
+	}
+	w := &worker{l: l}
+	c.workers[w] = struct{}{}
+	c.running++
+	go c.work(w)
+}
+
+// nextLocked takes the first delivery that may start. Those that a gate holds
+// back go aside.
+func (c *Consumer) nextLocked(now time.Time) *lease {
+	for c.ready.len() > 0 {
+		l := c.ready.popFront()
+		if !l.deadline.IsZero() && !now.Before(l.deadline) {
+			l.state = leaseDone // it's in no line of waiting any more
+			c.expireLocked(l)
+			continue
+		}
+		if len(c.gates) > 0 && !c.enterLocked(l, now) {
+			c.gateHoldLocked(l, now)
+			continue
+		}
+		c.startLocked(l)
+		return l
+	}
+	return nil
+}
+
+// startLocked makes l ready for its handler.
+func (c *Consumer) startLocked(l *lease) {
+	l.state = leaseRunning
+	if l.line != nil && !c.caps.KeyLocked {
+		// It may be tried again from memory: that must bring the original.
+		if l.original == nil {
+			l.original = cloneDelivery(l.d)
+		} else {
+			l.d = cloneDelivery(l.original)
+		}
+	}
+	l.d.Failures = l.failures
+	l.d.Deadline = l.deadline
+	if l.listed && !l.capAt.After(l.deadline) {
+		l.at = l.deadline // it won't be given back now
+		c.leases.insert(l)
+	}
+}
+
+func cloneDelivery(d *Delivery) *Delivery {
+	cp := *d
+	cp.Body = slices.Clone(d.Body)
+	cp.Attributes = maps.Clone(d.Attributes)
+	if d.DeadLetter != nil {
+		dl := *d.DeadLetter
+		cp.DeadLetter = &dl
+	}
+	return &cp
+}
+
+// enterLocked asks every gate, in order. It's all or none.
+func (c *Consumer) enterLocked(l *lease, now time.Time) bool {
+	if l.tickets == nil {
+		l.tickets = make([]any, len(c.gates))
+	}
+	for i, g := range c.gates {
+		// Set before the question, so that a wake just after the answer counts.
+		c.gateWaiting.Store(true)
+		e := g.Enter(l.d)
+		if e.OK {
+			l.tickets[i] = e.Ticket
+			continue
+		}
+		c.askAgainLocked(e.Until)
+		for j := i - 1; j >= 0; j-- {
+			c.gates[j].Leave(l.tickets[j], GateResult{})
+			l.tickets[j] = nil
+		}
+		return false
+	}
+	c.gateWaiting.Store(len(c.gated) > 0 || c.fetch.gateShut)
+	return true
+}
+
+// askAgainLocked notes the earliest time that a gate has named.
+func (c *Consumer) askAgainLocked(until time.Time) {
+	if !until.IsZero() && (c.gateUntil.IsZero() || until.Before(c.gateUntil)) {
+		c.gateUntil = until
+	}
+}
+
+func (c *Consumer) gateHoldLocked(l *lease, now time.Time) {
+	if c.heldLocked() >= c.opts.MaxHold {
+		delay := c.overflowDelay()
+		l.state = leaseDone
+		if line := l.line; line != nil {
+			l.line = nil
+			c.scatterLocked(line, delay, now)
+		}
+		c.releaseLocked(l, delay, now)
+		return
+	}
+	l.state = leaseGated
+	c.gated = append(c.gated, l)
+	c.armHoldLocked()
+}
+
+// dispatchGatedLocked asks again for what gates have held back, oldest first.
+func (c *Consumer) dispatchGatedLocked(now time.Time) {
+	kept := c.gated[:0]
+	for i, l := range c.gated {
+		if c.running >= c.limit {
+			kept = append(kept, c.gated[i:]...)
+			// It's not the gate that they wait for now.
+			c.gateDirty.Store(true)
+			break
+		}
+		if !l.deadline.IsZero() && !now.Before(l.deadline) {
+			l.state = leaseDone
+			c.expireLocked(l)
+			continue
+		}
+		if !c.enterLocked(l, now) {
+			kept = append(kept, l)
+			continue
+		}
+		c.startLocked(l)
+		c.goLocked(l)
+	}
+	clear(c.gated[len(kept):])
+	c.gated = kept
+}
+
+// work runs handlers until there's nothing to start.
+func (c *Consumer) work(w *worker) {
+	l, started := w.l, time.Now()
+	for l != nil {
+		err, panicked := c.call(w, l)
+		ended := time.Now()
+		l = c.finish(w, l, err, panicked, started, ended)
+		started = ended
+	}
+}
+
+// call runs the handler. A panic becomes an error. When the handler ends the
+// goroutine (runtime.Goexit), the slot goes to another one.
+func (c *Consumer) call(w *worker, l *lease) (err error, panicked bool) {
+	var ctx context.Context = l
+	if t := c.opts.HandlerTimeout; t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(l, t)
+		defer cancel()
+	}
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			err, panicked = &PanicError{Value: v, Stack: debug.Stack()}, true
+			return
+		}
+		go func() {
+			now := time.Now()
+			if c.finish(w, l, errGoexit, true, now, now) != nil {
+				c.work(w)
+			}
+		}()
+	}()
+	err = c.handler(ctx, l.d)
+	returned = true
+	return err, false
+}
+
+// finish decides what becomes of a delivery whose handler has returned, and
+// takes the next one for the slot.
+func (c *Consumer) finish(w *worker, l *lease, err error, panicked bool, started, ended time.Time) *lease {
+	v := c.judge(l, err, ended)
+	l.end()
+	v.Took = ended.Sub(started)
+	if err != nil || len(c.hooks) > 0 {
+		c.tellSettled(l, &v)
+	}
+	for i, g := range c.gates {
+		g.Leave(l.tickets[i], GateResult{Started: true, Interrupted: v.Interrupted, Err: err})
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.state == leaseAbandoned { // Run has returned without us
+		return nil
+	}
+	c.countLocked(l, &v, panicked, ended)
+	c.settleLocked(l, &v, ended)
+	next := c.nextForSlotLocked(ended)
+	if next == nil {
+		delete(c.workers, w)
+	}
+	w.l = next
+	return next
+}
+
+// nextForSlotLocked takes the next delivery for a slot that has become free, or
+// gives the slot back.
+func (c *Consumer) nextForSlotLocked(now time.Time) *lease {
+	c.running--
+	if c.phase != phaseRunning {
+		if c.running == 0 {
+			c.changed.Broadcast()
+		}
+		return nil
+	}
+	if len(c.gates) > 0 && c.gateDirty.Load() && c.running < c.limit {
+		c.pumpLocked(now)
+	}
+	var next *lease
+	if c.running < c.limit {
+		if next = c.nextLocked(now); next != nil {
+			c.running++
+		}
+	}
+	c.fetch.wakeLocked()
+	return next
+}

@@ -1,0 +1,360 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// fetcher receives. It asks for what can start soon: the free slots, and what
+// the measured rate starts while a receive is under way. Idle it keeps one
+// receive open; busy it opens more as long as each comes back full. All of it is
+// guarded by the consumer's mu.
+type fetcher struct {
+	c        *Consumer
+	wake     *sync.Cond
+	asleep   int  // fetchers that wait for room
+	running  int  // fetchers
+	reserved int  // what receives under way may bring
+	gateShut bool // a gate has no room
+
+	ctx    context.Context // of receives; ends after the grace of a pause or drain
+	cancel context.CancelCauseFunc
+	grace  *time.Timer
+	awake  context.Context // of waits between receives; ends when a drain begins
+	rouse  context.CancelFunc
+
+	rtt      time.Duration // of receives that came back full, smoothed
+	rate     float64       // handlers started a second, smoothed
+	started  uint64        // handlers, at the last measurement
+	measured time.Time
+	errors   int // in a row
+	empties  int // receives in a row that came back at once with nothing
+}
+
+const (
+	maxFetchers    = 64
+	minFetchWindow = time.Millisecond
+	maxFetchWindow = time.Second
+	leaseWindow    = 20 // the part of a lease that may pass before a handler starts
+	maxRTT         = 250 * time.Millisecond
+	slowReceive    = 200 * time.Microsecond // below, parallel receives gain nothing
+	maxAhead       = 10000
+	receiveBackoff = 100 * time.Millisecond
+	receiveMaxWait = 30 * time.Second
+	rateInterval   = 10 * time.Millisecond
+	quickReceive   = time.Millisecond // a poll that comes back sooner, and empty, isn't one
+	emptyBackoff   = time.Millisecond
+)
+
+// errReceiveCut is the cause of a receive's context when its grace is over.
+var errReceiveCut = errors.New("queue: receive cut off")
+
+func (f *fetcher) init(c *Consumer) {
+	f.c = c
+	f.wake = sync.NewCond(&c.mu)
+}
+
+func (f *fetcher) start() {
+	f.open()
+	f.awake, f.rouse = context.WithCancel(f.c.base)
+	f.errors = 0
+	f.measured = time.Now()
+	f.spawn()
+}
+
+func (f *fetcher) open() {
+	f.ctx, f.cancel = context.WithCancelCause(f.c.base)
+}
+
+func (f *fetcher) spawn() {
+	f.running++
+	go f.loop()
+}
+
+// pause lets open receives end by themselves for a while, then cuts them off.
+func (f *fetcher) pause() {
+	if f.cancel == nil {
+		return
+	}
+	cancel := f.cancel
+	if f.c.opts.ReceiveGrace == 0 {
+		cancel(errReceiveCut)
+		return
+	}
+	f.grace = time.AfterFunc(f.c.opts.ReceiveGrace, func() { cancel(errReceiveCut) })
+}
+
+func (f *fetcher) resume() {
+	if f.grace != nil {
+		f.grace.Stop()
+	}
+	if f.ctx != nil && f.c.phase == phaseRunning {
+		if f.ctx.Err() != nil {
+			f.open()
+		}
+		f.wake.Broadcast()
+	}
+}
+
+// wakeLocked is called when there may be room for more.
+func (f *fetcher) wakeLocked() {
+	if f.asleep > 0 && f.wantLocked() > 0 {
+		f.wake.Signal()
+	}
+}
+
+// aheadLocked is how much may be received beyond the free slots: what starts
+// before another receive could bring it.
+func (f *fetcher) aheadLocked() int {
+	window := min(max(2*f.rtt, minFetchWindow), f.windowLocked())
+	return min(int(f.rate*window.Seconds()), maxAhead)
+}
+
+// windowLocked is the longest that a delivery may wait for a slot.
+func (f *fetcher) windowLocked() time.Duration {
+	if l := f.c.caps.Lease; l > 0 {
+		return min(l/leaseWindow, maxFetchWindow)
+	}
+	return maxFetchWindow
+}
+
+// wantLocked is how many deliveries to ask for now.
+func (f *fetcher) wantLocked() int {
+	c := f.c
+	if c.stats.Paused || c.phase != phaseRunning {
+		return 0
+	}
+	free := max(c.limit-c.running, 0)
+	ahead := f.aheadLocked()
+	have := c.ready.len() + f.reserved
+	n := free + ahead - have
+	if n <= 0 || have > free && n < f.worthwhile(ahead) {
+		return 0
+	}
+	f.gateShut = false
+	for _, g := range c.gates {
+		c.gateWaiting.Store(true)
+		r := g.Room()
+		if r.N < 0 {
+			continue
+		}
+		if room := r.N - have; room < n {
+			n = room
+			if n <= 0 {
+				f.gateShut = true
+				c.askAgainLocked(r.Until)
+				c.armHoldLocked()
+				return 0
+			}
+		}
+	}
+	if len(c.gates) > 0 {
+		c.gateWaiting.Store(len(c.gated) > 0)
+	}
+	if m := c.caps.MaxReceive; m > 0 {
+		n = min(n, m)
+	}
+	return n
+}
+
+// worthwhile is the fewest deliveries that are worth a call as long as there's
+// enough to start.
+func (f *fetcher) worthwhile(ahead int) int {
+	if m := f.c.caps.MaxReceive; m > 0 {
+		return min(m, ahead/4)
+	}
+	return ahead / 4
+}
+
+func (f *fetcher) loop() {
+	c := f.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() {
+		f.running--
+		if f.running == 0 {
+			c.changed.Broadcast()
+		}
+	}()
+	for c.phase == phaseRunning && c.fatal == nil {
+		n := f.wantLocked()
+		if n == 0 {
+			if f.running > 1 {
+				return
+			}
+			f.asleep++
+			f.wake.Wait()
+			f.asleep--
+			continue
+		}
+		if !f.receiveLocked(n) && f.running > 1 {
+			return
+		}
+	}
+}
+
+// receiveLocked receives once, with the lock released meanwhile. It reports
+// whether this fetcher is worth keeping beside others.
+func (f *fetcher) receiveLocked(n int) bool {
+	c := f.c
+	ctx := f.ctx
+	f.reserved += n
+	c.stats.ReceiveCalls++
+	c.mu.Unlock()
+
+	begun := time.Now()
+	ds, err := c.sub.Receive(ctx, n)
+	now := time.Now()
+
+	c.mu.Lock()
+	f.reserved -= n
+	cut := ctx.Err() != nil
+	if cut && len(ds) == 0 {
+		c.stats.CutReceives++
+	}
+	f.measureLocked(now)
+	if len(ds) > 0 {
+		c.acceptLocked(ds, now)
+	}
+	if err != nil && !cut {
+		return f.failedLocked(err, now)
+	}
+	if err == nil {
+		f.errors = 0
+		c.stats.LastError = nil
+	}
+	if len(ds) > 0 || now.Sub(begun) > quickReceive {
+		f.empties = 0
+	} else if !cut && err == nil {
+		f.empties++
+		f.napLocked(emptyBackoff<<min(f.empties-1, 8), nil)
+	}
+	full := len(ds) >= n
+	if full {
+		f.learnRTT(now.Sub(begun))
+		if f.rtt > slowReceive && f.running < maxFetchers && f.wantLocked() > 0 {
+			f.spawn()
+		}
+	}
+	return full
+}
+
+func (f *fetcher) learnRTT(d time.Duration) {
+	// A long poll may have waited for its first message: the shortest counts.
+	d = min(d, maxRTT)
+	if f.rtt == 0 || d < f.rtt {
+		f.rtt = d
+		return
+	}
+	f.rtt += (d - f.rtt) / 8
+}
+
+func (f *fetcher) measureLocked(now time.Time) {
+	dt := now.Sub(f.measured)
+	if dt < max(rateInterval, 2*f.rtt) {
+		return
+	}
+	s := &f.c.stats
+	starts := s.Succeeded + s.Failed + s.Rejected + s.DeadLettered + s.Dropped + s.Snoozed + s.Interrupted
+	f.rate += (float64(starts-f.started)/dt.Seconds() - f.rate) / 2
+	f.started, f.measured = starts, now
+}
+
+// failedLocked decides what an error of Receive means, and waits.
+func (f *fetcher) failedLocked(err error, now time.Time) bool {
+	c := f.c
+	c.stats.ReceiveErrors++
+	c.stats.LastError, c.stats.LastErrorAt = err, now
+	if final(err) {
+		if c.fatal == nil {
+			c.fatal = err
+			c.changed.Broadcast()
+		}
+		return false
+	}
+	if f.running > 1 {
+		return false // one is enough to find out when it's over
+	}
+	f.errors++
+	d := receiveMaxWait
+	if f.errors < 10 {
+		d = min(receiveBackoff<<(f.errors-1), receiveMaxWait)
+	}
+	d -= time.Duration(rand.Int64N(int64(d)/2 + 1)) //nolint:gosec // spreads load
+	f.napLocked(d, err)
+	return true
+}
+
+// napLocked waits, with the lock released, unless a drain begins.
+func (f *fetcher) napLocked(d time.Duration, err error) {
+	c, ctx := f.c, f.awake
+	c.mu.Unlock()
+	if err != nil {
+		c.opts.Logger.Warn("receive failed", "queue", c.opts.Name, "err", err, "in", d.Round(time.Millisecond))
+	}
+	sleep(ctx, d)
+	c.mu.Lock()
+}
+
+// final tells errors that trying again can't heal.
+func final(err error) bool {
+	for _, target := range []error{ErrQueueNotFound, ErrPermission, ErrUnsupported, ErrClosed, ErrInvalid} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// ---- what waits too long for a slot
+
+// armSweepLocked makes sure that what's received doesn't grow old unseen.
+func (c *Consumer) armSweepLocked(now time.Time) {
+	if c.ready.len() > 0 {
+		c.sweepTimer.arm(now, c.ready.front().arrived.Add(c.fetch.windowLocked()), c.sweep)
+	}
+}
+
+// sweep gives back what has waited for a slot longer than it should: others may
+// have room for it.
+func (c *Consumer) sweep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sweepTimer.fired()
+	if c.phase != phaseRunning {
+		return
+	}
+	now := time.Now()
+	limit := c.fetch.windowLocked()
+	released := false
+	for c.ready.len() > 0 {
+		l := c.ready.front()
+		if l.arrived.Add(limit).After(now) {
+			break
+		}
+		if l.line != nil && c.caps.KeyLocked || !l.until.IsZero() {
+			break // nobody else could have it now
+		}
+		c.ready.popFront()
+		l.state = leaseDone
+		if line := l.line; line != nil {
+			l.line = nil
+			c.scatterLocked(line, 0, now)
+		}
+		c.releaseLocked(l, 0, now)
+		released = true
+	}
+	if released {
+		c.settle.flushLocked()
+	}
+	if c.ready.len() > 0 {
+		at := c.ready.front().arrived.Add(limit)
+		if !at.After(now) {
+			at = now.Add(limit)
+		}
+		c.sweepTimer.arm(now, at, c.sweep)
+	}
+}

@@ -1,0 +1,149 @@
+package queue
+
+import "time"
+
+// judge works out what becomes of a delivery whose handler returned err.
+func (c *Consumer) judge(l *lease, err error, now time.Time) Settled {
+	v := Settled{Delivery: l.d, Outcome: OutcomeOf(err), Err: err, Failures: l.failures}
+	if err == nil {
+		return v
+	}
+	v.GiveUp = c.giveUp
+	if c.giveUp.MaxAge > 0 {
+		if from := l.d.AgeFrom(); !from.IsZero() {
+			v.GivesUpIn = max(c.giveUp.MaxAge-now.Sub(from), 0)
+		}
+	}
+	switch v.Outcome.Kind {
+	case Failed:
+		if s := l.std.Load(); s != nil && Interrupted(s, err) {
+			v.Interrupted = true
+			break
+		}
+		v.Failures++
+		v.Delay = c.opts.Backoff.Delay(v.Failures)
+	case Retry:
+		v.Failures++
+		v.Delay = v.Outcome.Delay
+	case Rejected:
+		v.Failures++
+		v.Unroutable = true
+		v.Delay = c.opts.Backoff.Max
+	case Snoozed:
+		v.Delay = v.Outcome.Delay
+	case DeadLettered:
+		v.Failures++
+	case Success, Dropped:
+	}
+	return v
+}
+
+func (c *Consumer) countLocked(l *lease, v *Settled, panicked bool, now time.Time) {
+	s := &c.stats
+	if panicked {
+		s.Panics++
+	}
+	switch v.Outcome.Kind {
+	case Success:
+		s.Succeeded++
+		s.LastSuccessAt = now
+	case Failed, Retry:
+		if v.Interrupted {
+			s.Interrupted++
+		} else {
+			s.Failed++
+		}
+	case Rejected:
+		s.Rejected++
+	case Dropped:
+		s.Dropped++
+	case Snoozed:
+		s.Snoozed++
+	case DeadLettered:
+		s.DeadLettered++
+	}
+}
+
+// settleLocked tells the broker, and lets the others of the key go on or back.
+func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
+	line := l.line
+	switch v.Outcome.Kind {
+	case Success, Dropped, DeadLettered:
+		// Also when the lease was lost: if the broker hasn't given the message
+		// to somebody else yet, this keeps it from doing so.
+		c.track.forget(l.brokerID)
+		c.finalLocked(l, Settlement{Kind: Ack}, now)
+		if line != nil {
+			l.line = nil
+			if c.caps.KeyLocked && len(line.rest) == 0 {
+				c.settle.flushLocked() // the broker withholds the key's next until then
+			}
+			c.advanceLocked(line)
+		}
+		return
+	case Failed, Retry, Rejected, Snoozed:
+	}
+	failed := v.Outcome.Kind != Snoozed && !v.Interrupted
+	if l.lost {
+		// Somebody else may have it: only his word counts now.
+		l.state = leaseDone
+		c.leases.remove(l)
+		if line != nil {
+			l.line = nil
+			c.scatterLocked(line, 0, now)
+		}
+		return
+	}
+	if line != nil && !c.caps.KeyLocked && c.holdHeadLocked(l, v, failed, now) {
+		return
+	}
+	c.comeBackLocked(l, v, failed, now)
+	if line != nil {
+		l.line = nil
+		delay := time.Duration(0)
+		if !c.caps.KeyLocked {
+			delay = v.Delay
+		}
+		c.scatterLocked(line, delay, now)
+	}
+}
+
+// comeBackLocked makes the broker deliver again after v.Delay.
+func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Time) {
+	if m := c.caps.MaxRedeliveryDelay; m > 0 && v.Delay > m && c.caps.Delays && l.line == nil {
+		// Longer than the broker can hold it back: published again, with what
+		// its count of deliveries would have told.
+		c.track.forget(l.brokerID)
+		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(v.Delay), failures: v.Failures}, now)
+		return
+	}
+	switch {
+	case failed:
+		c.track.add(l.brokerID, 1, 0)
+	case c.caps.ReleaseCounts:
+		c.track.add(l.brokerID, 0, 1)
+	}
+	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(v.Delay)}, now)
+}
+
+// holdHeadLocked keeps a key's head and those behind it in memory until its
+// backoff ends, where the broker doesn't keep the order for us. It reports
+// whether it did: not when the lease can't be kept that long.
+func (c *Consumer) holdHeadLocked(l *lease, v *Settled, failed bool, now time.Time) bool {
+	until := now.Add(v.Delay)
+	if c.phase != phaseRunning || c.stats.Paused || l.deadline.IsZero() || !until.Before(l.capAt) || l.extending ||
+		c.heldLocked() >= c.opts.MaxHold {
+		return false
+	}
+	if failed {
+		l.failures++
+		c.track.add(l.brokerID, 1, 0)
+	}
+	l.std.Store(nil) // the next attempt gets a context of its own
+	l.tickets = nil
+	c.holdLocked(l, until, now)
+	if !l.listed {
+		c.keepLocked(l)
+	}
+	return true
+}

@@ -1,0 +1,473 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A lease is a delivery that's ours, from its receive to its settlement. It's
+// also the context of its handler: a context tree is built only when somebody
+// asks for it.
+type lease struct {
+	c *Consumer
+	d *Delivery
+
+	// What settling needs, kept out of the handler's reach.
+	native   any
+	carried  *metadata
+	brokerID string
+	id       string
+	source   Endpoint
+	failures int       // before this attempt
+	original *Delivery // untouched copy, where the delivery may be tried again from memory
+
+	state    leaseState
+	lost     bool
+	arrived  time.Time
+	deadline time.Time // zero: no lease to keep
+	length   time.Duration
+	capAt    time.Time // not extended beyond
+
+	extending bool          // a call is under way; nothing may be settled meanwhile
+	extended  chan struct{} // made by who waits for the end of extending
+	parked    *Settlement   // to be settled when extending ends
+
+	tickets []any // of the gates
+	line    *keyLine
+	until   time.Time // while held: when it may start
+
+	next, prev *lease // in leaseList
+	at         time.Time
+	listed     bool
+
+	std   atomic.Pointer[stdContext]
+	stdMu sync.Mutex
+}
+
+type leaseState uint8
+
+const (
+	leaseReady leaseState = iota
+	leaseGated
+	leaseTimed
+	leaseFollower
+	leaseRunning
+	leaseDone
+	leaseAbandoned
+)
+
+// ---- the handler's context
+
+type stdContext struct {
+	context.Context
+	cancel context.CancelCauseFunc
+}
+
+type leaseKey struct{}
+
+func (l *lease) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (l *lease) Done() <-chan struct{}       { return l.standard().Done() }
+
+func (l *lease) Err() error {
+	if s := l.std.Load(); s != nil {
+		return s.Err()
+	}
+	return nil
+}
+
+func (l *lease) Value(key any) any {
+	if _, ok := key.(leaseKey); ok {
+		return l
+	}
+	if s := l.std.Load(); s != nil {
+		return s.Value(key)
+	}
+	return l.c.base.Value(key)
+}
+
+// standard returns the real context behind l. As long as nobody has called
+// Done, nobody can wait for the end of l, so it needn't exist.
+func (l *lease) standard() *stdContext {
+	if s := l.std.Load(); s != nil {
+		return s
+	}
+	l.stdMu.Lock()
+	defer l.stdMu.Unlock()
+	if s := l.std.Load(); s != nil {
+		return s
+	}
+	ctx, cancel := context.WithCancelCause(l.c.base)
+	s := &stdContext{ctx, cancel}
+	l.std.Store(s)
+	return s
+}
+
+func (l *lease) cancel(cause error) { l.standard().cancel(cause) }
+
+// end releases what hangs on the context after the handler has returned.
+func (l *lease) end() {
+	if s := l.std.Load(); s != nil {
+		s.cancel(context.Canceled)
+	}
+}
+
+// LeaseDeadline returns when the lease of the delivery that ctx belongs to ends
+// unless it's extended again; false when ctx isn't a handler's, or the broker
+// gives no leases.
+func LeaseDeadline(ctx context.Context) (time.Time, bool) {
+	l, ok := ctx.Value(leaseKey{}).(*lease)
+	if !ok {
+		return time.Time{}, false
+	}
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return l.deadline, !l.deadline.IsZero()
+}
+
+// ExtendLease makes the lease of the delivery that ctx belongs to last at least
+// d from now, also beyond MaxExtension, as far as the broker allows, and returns
+// its new end. The engine keeps leases by itself; this is for work that is known
+// to take longer than MaxExtension. It fails with ErrLeaseLost when it's too
+// late and with ErrUnsupported when ctx isn't a handler's or the broker gives no
+// leases.
+func ExtendLease(ctx context.Context, d time.Duration) (time.Time, error) {
+	l, ok := ctx.Value(leaseKey{}).(*lease)
+	if !ok {
+		return time.Time{}, &UnsupportedError{"ExtendLease outside of a handler", "this context"}
+	}
+	if d <= 0 {
+		return time.Time{}, &InvalidError{"ExtendLease", "the duration must be positive"}
+	}
+	return l.c.extendNow(ctx, l, d)
+}
+
+func (c *Consumer) extendNow(ctx context.Context, l *lease, d time.Duration) (time.Time, error) {
+	c.mu.Lock()
+	for l.extending {
+		if l.extended == nil {
+			l.extended = make(chan struct{})
+		}
+		wait := l.extended
+		c.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return time.Time{}, context.Cause(ctx)
+		}
+		c.mu.Lock()
+	}
+	switch {
+	case l.lost || l.state != leaseRunning:
+		c.mu.Unlock()
+		return time.Time{}, ErrLeaseLost
+	case l.deadline.IsZero():
+		c.mu.Unlock()
+		return time.Time{}, &UnsupportedError{"ExtendLease", c.caps.system()}
+	}
+	now := time.Now()
+	if want := now.Add(d); !want.After(l.deadline) && !want.After(l.capAt) {
+		at := l.deadline // it lasts that long already
+		c.mu.Unlock()
+		return at, nil
+	}
+	if until := now.Add(d); until.After(l.capAt) {
+		l.capAt = until
+	}
+	// Asking for less than there is would shorten the lease.
+	ask := max(d, l.deadline.Sub(now))
+	l.extending = true
+	c.leases.remove(l)
+	c.mu.Unlock()
+
+	granted, err := c.sub.Extend(ctx, ask, l.handle())
+	c.mu.Lock()
+	errs := settleErrors(err, 1)
+	tell := c.extendedLocked(l, first(granted), first(errs), time.Now())
+	at, lost := l.deadline, l.lost
+	c.armLeasesLocked(time.Now())
+	c.mu.Unlock()
+	if tell {
+		c.tellLost(l)
+	}
+	switch {
+	case lost:
+		return time.Time{}, ErrLeaseLost
+	case err != nil:
+		return time.Time{}, err
+	}
+	return at, nil
+}
+
+func first[T any](s []T) T {
+	if len(s) > 0 {
+		return s[0]
+	}
+	var zero T
+	return zero
+}
+
+// ---- keeping leases
+
+const (
+	renewAtShare  = 2  // renewed when 1/2 of its length is left
+	renewSlack    = 10 // what is due within 1/10 of the length goes along
+	extendTimeout = 10 * time.Second
+	extendBatch   = 1000
+)
+
+// nextEvent is when something must be done about the lease: renewed; or, when it
+// may not be, given back in time if it hasn't started, else ended.
+func (l *lease) nextEvent() time.Time {
+	switch {
+	case l.capAt.After(l.deadline):
+		return l.deadline.Add(-l.length / renewAtShare)
+	case l.state != leaseRunning:
+		return l.deadline.Add(-l.length / 4)
+	}
+	return l.deadline
+}
+
+// keepLocked begins to keep the lease of a delivery that was just received.
+func (c *Consumer) keepLocked(l *lease) {
+	if l.deadline.IsZero() {
+		return
+	}
+	l.at = l.nextEvent()
+	c.leases.insert(l)
+}
+
+func (c *Consumer) armLeasesLocked(now time.Time) {
+	if l := c.leases.first(); l != nil {
+		c.leaseTimer.arm(now, l.at, c.renew)
+	}
+}
+
+// renew extends the leases that are due, in one call, and ends those that have
+// run out.
+func (c *Consumer) renew() {
+	c.mu.Lock()
+	c.leaseTimer.fired()
+	now := time.Now()
+	var batch []*lease
+	var lost, capped []*lease
+	for len(batch) < extendBatch {
+		l := c.leases.first()
+		if l == nil || l.at.After(now) && (len(batch) == 0 || l.at.After(now.Add(l.length/renewSlack))) {
+			break
+		}
+		c.leases.remove(l)
+		if !now.Before(l.deadline) {
+			if c.loseLocked(l) {
+				lost = append(lost, l)
+			}
+			continue
+		}
+		if !l.capAt.After(l.deadline) { // not to be extended
+			if l.state != leaseRunning {
+				c.giveBackLocked(l, 0, now)
+				continue
+			}
+			l.at = l.deadline
+			if l.at.After(now) {
+				capped = append(capped, l)
+				continue
+			}
+		}
+		l.extending = true
+		batch = append(batch, l)
+	}
+	for _, l := range capped {
+		c.leases.insert(l)
+	}
+	c.armLeasesLocked(now)
+	c.mu.Unlock()
+	for _, l := range lost {
+		c.tellLost(l)
+	}
+	if len(batch) > 0 {
+		c.extend(batch, now)
+	}
+}
+
+// extend asks the broker for the leases' usual length, or for less when one may
+// not be kept that long.
+func (c *Consumer) extend(batch []*lease, now time.Time) {
+	for len(batch) > 0 {
+		length := batch[0].askable(now)
+		n := 1
+		for n < len(batch) && batch[n].askable(now) == length {
+			n++
+		}
+		c.extendSome(batch[:n], length)
+		batch = batch[n:]
+	}
+}
+
+func (l *lease) askable(now time.Time) time.Duration {
+	if rest := l.capAt.Sub(now); rest < l.length {
+		return rest
+	}
+	return l.length
+}
+
+func (c *Consumer) extendSome(batch []*lease, length time.Duration) {
+	ds := make([]*Delivery, len(batch))
+	for i, l := range batch {
+		ds[i] = l.handle()
+	}
+	ctx, cancel := context.WithTimeout(c.base, max(min(extendTimeout, length/renewAtShare), time.Millisecond))
+	granted, err := c.sub.Extend(ctx, length, ds...)
+	cancel()
+	errs := settleErrors(err, len(batch))
+	c.mu.Lock()
+	now := time.Now()
+	var lost []*lease
+	for i, l := range batch {
+		var at time.Time
+		if i < len(granted) {
+			at = granted[i]
+		}
+		var e error
+		if errs != nil {
+			e = errs[i]
+		}
+		if c.extendedLocked(l, at, e, now) {
+			lost = append(lost, l)
+		}
+	}
+	c.armLeasesLocked(now)
+	c.mu.Unlock()
+	for _, l := range lost {
+		c.tellLost(l)
+	}
+}
+
+// extendedLocked takes the broker's answer. It reports whether a running handler
+// lost its lease by it.
+func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, now time.Time) (lost bool) {
+	l.extending = false
+	if l.extended != nil {
+		close(l.extended)
+		l.extended = nil
+	}
+	if err == nil && !granted.IsZero() {
+		l.deadline = granted
+		if granted.Before(now.Add(l.length / 2)) {
+			l.capAt = granted // the broker doesn't give more
+		}
+	}
+	if l.parked != nil { // the handler has returned meanwhile
+		s := *l.parked
+		l.parked = nil
+		c.settle.addLocked(l, s, now)
+		return false
+	}
+	if l.state == leaseDone || l.state == leaseAbandoned {
+		return false
+	}
+	if errors.Is(err, ErrLeaseLost) {
+		return c.loseLocked(l)
+	}
+	switch {
+	case err != nil:
+		// Tried again soon, until the lease has run out.
+		l.at = now.Add(min(max(l.length/20, 10*time.Millisecond), 5*time.Second))
+		if l.at.After(l.deadline) {
+			l.at = l.deadline
+		}
+	default:
+		l.at = l.nextEvent()
+		if soon := now.Add(l.length / 20); l.at.Before(soon) && l.capAt.After(l.deadline) {
+			l.at = soon // a broker that grants little isn't asked without end
+		}
+	}
+	c.leases.insert(l)
+	return false
+}
+
+// loseLocked ends a lease that's no longer ours. A running handler's context is
+// cancelled; what hasn't started is forgotten: the broker has given it to
+// somebody else, or will. It reports whether a handler was running.
+func (c *Consumer) loseLocked(l *lease) bool {
+	l.lost = true
+	if l.state == leaseRunning {
+		c.stats.LeasesLost++
+		return true
+	}
+	c.expireLocked(l)
+	return false
+}
+
+func (c *Consumer) tellLost(l *lease) {
+	l.cancel(ErrLeaseLost)
+	c.opts.Logger.Warn("lease lost", "queue", c.opts.Name, "id", l.id)
+	for _, h := range c.hooks {
+		if h.LeaseLost != nil {
+			h.LeaseLost(l.handle())
+		}
+	}
+}
+
+// handle returns a delivery with what a backend needs to extend its lease. The
+// handler may be writing to its own.
+func (l *lease) handle() *Delivery {
+	return &Delivery{Message: Message{ID: l.id}, Source: l.source, BrokerID: l.brokerID, Native: l.native, carried: l.carried}
+}
+
+// restore returns the delivery as the backend knows it, whatever the handler has
+// done to it. The handler must have returned.
+func (l *lease) restore() *Delivery {
+	d := l.d
+	d.Native, d.carried, d.ID, d.BrokerID, d.Source = l.native, l.carried, l.id, l.brokerID, l.source
+	return d
+}
+
+// leaseList holds leases in the order of their next event. Leases of one queue
+// are nearly always as long as each other, so a new one goes to the end.
+type leaseList struct{ head, tail *lease }
+
+func (q *leaseList) first() *lease { return q.head }
+
+func (q *leaseList) insert(l *lease) {
+	if l.listed {
+		q.remove(l)
+	}
+	after := q.tail
+	for after != nil && l.at.Before(after.at) {
+		after = after.prev
+	}
+	l.listed = true
+	l.prev = after
+	if after == nil {
+		l.next = q.head
+		q.head = l
+	} else {
+		l.next = after.next
+		after.next = l
+	}
+	if l.next == nil {
+		q.tail = l
+	} else {
+		l.next.prev = l
+	}
+}
+
+func (q *leaseList) remove(l *lease) {
+	if !l.listed {
+		return
+	}
+	if l.prev == nil {
+		q.head = l.next
+	} else {
+		l.prev.next = l.next
+	}
+	if l.next == nil {
+		q.tail = l.prev
+	} else {
+		l.next.prev = l.prev
+	}
+	l.next, l.prev, l.listed = nil, nil, false
+}

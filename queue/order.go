@@ -1,0 +1,263 @@
+package queue
+
+import (
+	"container/heap"
+	"slices"
+	"time"
+)
+
+// A keyLine is what's in memory of one ordering key: the delivery that may run,
+// or is running, and those that wait behind it.
+type keyLine struct {
+	key  string
+	head *lease
+	rest []*lease
+}
+
+// placeLocked decides where a delivery waits that has just arrived or whose wait
+// for its time is over.
+func (c *Consumer) placeLocked(l *lease, now time.Time) {
+	if due := l.d.Due(); due.After(now) && l.line == nil {
+		c.holdUntilDueLocked(l, due, now)
+		return
+	}
+	if key := l.d.OrderingKey; key != "" && l.line == nil {
+		if line := c.keys[key]; line != nil {
+			c.followLocked(line, l, now)
+			return
+		}
+		if c.keys == nil {
+			c.keys = map[string]*keyLine{}
+		}
+		l.line = &keyLine{key: key, head: l}
+		c.keys[key] = l.line
+	}
+	l.state = leaseReady
+	c.ready.pushBack(l)
+}
+
+// followLocked puts a delivery behind others of its key.
+func (c *Consumer) followLocked(line *keyLine, l *lease, now time.Time) {
+	// A broker that doesn't lock keys sends the rest of a key again after a
+	// failure: the newer lease takes the older one's place.
+	for i, old := range line.rest {
+		if old.brokerID != "" && old.brokerID == l.brokerID {
+			l.line, l.state = line, leaseFollower
+			line.rest[i] = l
+			old.line = nil
+			c.forgetLocked(old)
+			return
+		}
+	}
+	if c.heldLocked() >= c.opts.MaxHold {
+		c.giveBackLocked(l, c.overflowDelay(), now)
+		return
+	}
+	l.line, l.state = line, leaseFollower
+	line.rest = append(line.rest, l)
+	c.waiting++
+}
+
+// overflowDelay is for what doesn't fit into MaxHold: coming back at once it
+// would only be given back again.
+func (c *Consumer) overflowDelay() time.Duration { return c.opts.Backoff.Delay(1) }
+
+// advanceLocked lets the next of a key go on after its head is done.
+func (c *Consumer) advanceLocked(line *keyLine) {
+	if len(line.rest) == 0 {
+		delete(c.keys, line.key)
+		line.head = nil
+		return
+	}
+	next := line.rest[0]
+	line.rest[0] = nil
+	line.rest = line.rest[1:]
+	c.waiting--
+	line.head = next
+	next.state = leaseReady
+	c.ready.pushBack(next)
+}
+
+// scatterLocked gives back everything that waits behind a key's head.
+func (c *Consumer) scatterLocked(line *keyLine, delay time.Duration, now time.Time) {
+	rest := line.rest
+	line.rest, line.head = nil, nil
+	delete(c.keys, line.key)
+	c.waiting -= len(rest)
+	for _, f := range rest {
+		f.line = nil
+		c.releaseLocked(f, delay, now)
+	}
+}
+
+// ---- waiting for a time
+
+// holdUntilDueLocked deals with a delivery that came before its due time. Where
+// the broker can delay, it's sent on its way again; elsewhere it's held, and
+// only what's too much goes.
+func (c *Consumer) holdUntilDueLocked(l *lease, due, now time.Time) {
+	if c.caps.MaxDelay == 0 && c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || due.Before(l.capAt)) {
+		c.holdLocked(l, due, now)
+		return
+	}
+	c.stats.Deferred++
+	c.finalLocked(l, Settlement{Kind: Defer, Until: due, failures: l.failures}, now)
+}
+
+func (c *Consumer) holdLocked(l *lease, until, now time.Time) {
+	l.state, l.until = leaseTimed, until
+	heap.Push(&c.timed, l)
+	c.armHoldLocked()
+}
+
+func (c *Consumer) armHoldLocked() {
+	at := c.gateUntil
+	if len(c.timed) > 0 && (at.IsZero() || c.timed[0].until.Before(at)) {
+		at = c.timed[0].until
+	}
+	if !at.IsZero() {
+		c.holdTimer.arm(time.Now(), at, c.holdOver)
+	}
+}
+
+// holdOver starts what has waited for its time.
+func (c *Consumer) holdOver() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holdTimer.fired()
+	now := time.Now()
+	for len(c.timed) > 0 && !c.timed[0].until.After(now) {
+		l := heap.Pop(&c.timed).(*lease)
+		c.placeLocked(l, now)
+	}
+	if !c.gateUntil.IsZero() && !c.gateUntil.After(now) {
+		c.pumpLocked(now)
+	}
+	c.dispatchLocked(now)
+	c.armHoldLocked()
+}
+
+// timedHeap orders what waits for a time by that time.
+type timedHeap []*lease
+
+func (h timedHeap) Len() int           { return len(h) }
+func (h timedHeap) Less(i, j int) bool { return h[i].until.Before(h[j].until) }
+func (h timedHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timedHeap) Push(x any)        { *h = append(*h, x.(*lease)) }
+func (h *timedHeap) Pop() any {
+	old := *h
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return l
+}
+
+// takeOutLocked takes a delivery that hasn't started out of wherever it waits,
+// and gives back those that waited behind it.
+func (c *Consumer) takeOutLocked(l *lease, now time.Time) {
+	same := func(o *lease) bool { return o == l }
+	switch l.state {
+	case leaseReady:
+		c.ready.remove(same)
+	case leaseGated:
+		c.gated = slices.DeleteFunc(c.gated, same)
+	case leaseTimed:
+		if i := slices.Index(c.timed, l); i >= 0 {
+			heap.Remove(&c.timed, i)
+		}
+	case leaseFollower:
+		line := l.line
+		l.line = nil
+		i := slices.Index(line.rest, l)
+		tail := line.rest[i+1:]
+		line.rest = line.rest[:i:i]
+		c.waiting -= 1 + len(tail)
+		for _, f := range tail { // they mustn't overtake it
+			f.line = nil
+			c.releaseLocked(f, 0, now)
+		}
+	case leaseRunning, leaseDone, leaseAbandoned:
+	}
+	if line := l.line; line != nil && line.head == l {
+		l.line = nil
+		c.scatterLocked(line, 0, now)
+	}
+}
+
+// giveBackLocked releases a delivery that hasn't started.
+func (c *Consumer) giveBackLocked(l *lease, delay time.Duration, now time.Time) {
+	c.takeOutLocked(l, now)
+	c.releaseLocked(l, delay, now)
+}
+
+// expireLocked forgets a delivery that hasn't started and isn't ours any more.
+func (c *Consumer) expireLocked(l *lease) {
+	c.takeOutLocked(l, time.Now())
+	c.forgetLocked(l)
+}
+
+// forgetLocked drops a delivery without a settlement: its lease is over, or a
+// newer one has taken its place.
+func (c *Consumer) forgetLocked(l *lease) {
+	c.leases.remove(l)
+	l.state = leaseDone
+	c.stats.Expired++
+	c.track.add(l.brokerID, 0, 1)
+}
+
+// releaseLocked gives back a delivery that hasn't started and waits nowhere any
+// more. It doesn't count as a failure.
+func (c *Consumer) releaseLocked(l *lease, delay time.Duration, now time.Time) {
+	c.stats.Released++
+	if c.caps.ReleaseCounts {
+		c.track.add(l.brokerID, 0, 1)
+	}
+	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(delay)}, now)
+}
+
+func (c *Consumer) clampRedelivery(d time.Duration) time.Duration {
+	if m := c.caps.MaxRedeliveryDelay; m > 0 && d > m {
+		return m
+	}
+	return d
+}
+
+// releaseWaitingLocked gives back everything that hasn't started.
+func (c *Consumer) releaseWaitingLocked() {
+	now := time.Now()
+	c.settle.corked = true
+	var all []*lease
+	for c.ready.len() > 0 {
+		all = append(all, c.ready.popFront())
+	}
+	all = append(all, c.gated...)
+	c.gated = nil
+	backoffs := c.timed
+	c.timed = nil
+	for _, l := range all {
+		if line := l.line; line != nil {
+			l.line = nil
+			c.scatterLocked(line, 0, now)
+		}
+		c.releaseLocked(l, 0, now)
+	}
+	for _, l := range backoffs {
+		delay := l.until.Sub(now)
+		if line := l.line; line != nil { // a key's head that's backing off
+			l.line = nil
+			c.scatterLocked(line, delay, now)
+		}
+		c.releaseLocked(l, max(delay, 0), now)
+	}
+	// What's left waits behind a running handler.
+	for _, line := range c.keys {
+		rest := line.rest
+		line.rest = nil
+		c.waiting -= len(rest)
+		for _, f := range rest {
+			f.line = nil
+			c.releaseLocked(f, 0, now)
+		}
+	}
+	c.settle.uncorkLocked()
+}

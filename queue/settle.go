@@ -1,0 +1,220 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// settler groups settlements into few calls. All of it is guarded by the
+// consumer's mu.
+type settler struct {
+	c       *Consumer
+	pending []Settlement
+	leases  []*lease  // of pending, by index
+	due     time.Time // when pending must go
+	flights int       // calls under way, with their retries
+	timer   lazyTimer
+	ctx     context.Context // ends when a drain gives up on the broker
+	cancel  context.CancelFunc
+	batch   int
+	corked  bool // more is coming at once: wait for it
+}
+
+const (
+	maxLinger       = 50 * time.Millisecond
+	settleBatch     = 128 // where the broker has no limit of its own
+	settleFlights   = 64
+	settleTimeout   = 30 * time.Second
+	settleRetryMin  = 50 * time.Millisecond
+	settleRetryMax  = 5 * time.Second
+	settleNoLease   = time.Minute // how long to retry where there's no lease
+	flushTimeout    = 10 * time.Second
+	abandonedGrace  = time.Second
+	lingerLeasePart = 20
+)
+
+func (s *settler) init(c *Consumer) {
+	s.c = c
+	s.batch = settleBatch
+	if m := c.caps.MaxSettle; m > 0 {
+		s.batch = m
+	}
+}
+
+func (s *settler) start() {
+	s.ctx, s.cancel = context.WithCancel(s.c.base)
+}
+
+// finalLocked ends a delivery with a settlement. If an extension is under way
+// the settlement waits for it: the broker might see the two in either order.
+func (c *Consumer) finalLocked(l *lease, s Settlement, now time.Time) {
+	c.leases.remove(l)
+	l.state = leaseDone
+	if l.extending {
+		l.parked = &s
+		return
+	}
+	c.settle.addLocked(l, s, now)
+}
+
+func (s *settler) addLocked(l *lease, st Settlement, now time.Time) {
+	st.Delivery = l.restore()
+	if st.Kind == Release {
+		l.until = now.Add(st.Delay)
+	}
+	due := now.Add(s.linger(l, now))
+	if len(s.pending) == 0 || due.Before(s.due) {
+		s.due = due
+	}
+	s.pending = append(s.pending, st)
+	s.leases = append(s.leases, l)
+	if s.corked {
+		return
+	}
+	if len(s.pending) >= s.batch || !now.Before(s.due) || s.c.phase != phaseRunning {
+		s.flushLocked()
+		return
+	}
+	s.timer.arm(now, s.due, s.fire)
+}
+
+// linger is how long a settlement may wait for company.
+func (s *settler) linger(l *lease, now time.Time) time.Duration {
+	if l.deadline.IsZero() {
+		return maxLinger
+	}
+	d := min(maxLinger, l.length/lingerLeasePart)
+	if left := l.deadline.Sub(now); left < 8*d {
+		return 0
+	}
+	return d
+}
+
+func (s *settler) fire() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.timer.fired()
+	if len(s.pending) == 0 {
+		return
+	}
+	if now := time.Now(); now.Before(s.due) { // armed for a batch that has gone since
+		s.timer.arm(now, s.due, s.fire)
+		return
+	}
+	s.flushLocked()
+}
+
+func (s *settler) uncorkLocked() {
+	s.corked = false
+	s.flushLocked()
+}
+
+// flushLocked sends what's pending on its way.
+func (s *settler) flushLocked() {
+	if len(s.pending) == 0 || s.flights >= settleFlights && s.c.phase == phaseRunning {
+		return // the next call that ends takes it along
+	}
+	batch, leases := s.pending, s.leases
+	s.pending, s.leases = nil, nil
+	if n := s.batch; n <= settleBatch {
+		s.pending = make([]Settlement, 0, min(n, len(batch)))
+		s.leases = make([]*lease, 0, min(n, len(batch)))
+	}
+	s.flights++
+	go s.flight(batch, leases)
+}
+
+// flight settles a batch and tries again what failed, until the leases end.
+func (s *settler) flight(batch []Settlement, leases []*lease) {
+	c := s.c
+	pause := settleRetryMin
+	for {
+		ctx, cancel := context.WithTimeout(s.ctx, settleTimeout)
+		err := c.sub.Settle(ctx, batch...)
+		cancel()
+		if err == nil {
+			break
+		}
+		batch, leases = s.sift(batch, leases, err)
+		if len(batch) == 0 {
+			break
+		}
+		if !sleep(s.ctx, pause) {
+			s.sift(batch, leases, context.Cause(s.ctx))
+			break
+		}
+		now := time.Now()
+		for i := range batch {
+			if batch[i].Kind == Release { // the delay runs from the handler's return
+				batch[i].Delay = max(leases[i].until.Sub(now), 0)
+			}
+		}
+		pause = min(2*pause, settleRetryMax)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.flights--
+	if len(s.pending) >= s.batch || !time.Now().Before(s.due) || c.phase != phaseRunning {
+		s.flushLocked()
+	}
+	if c.phase == phaseDraining {
+		c.changed.Broadcast()
+	}
+}
+
+// sift keeps what failed and can still be tried.
+func (s *settler) sift(batch []Settlement, leases []*lease, err error) ([]Settlement, []*lease) {
+	errs := settleErrors(err, len(batch))
+	now := time.Now()
+	n := 0
+	var failed, lost uint64
+	for i, e := range errs {
+		if e == nil {
+			continue
+		}
+		failed++
+		l := leases[i]
+		end := l.deadline
+		if end.IsZero() {
+			end = l.arrived.Add(settleNoLease)
+		}
+		again := now.Before(end) && !errors.Is(e, ErrLeaseLost) && !errors.Is(e, ErrClosed) && s.ctx.Err() == nil
+		s.report(batch[i], l, e, again)
+		if !again {
+			lost++
+			continue
+		}
+		batch[n], leases[n] = batch[i], l
+		n++
+	}
+	s.c.mu.Lock()
+	s.c.stats.SettleErrors += failed
+	s.c.stats.SettleLost += lost
+	s.c.mu.Unlock()
+	return batch[:n], leases[:n]
+}
+
+func (s *settler) report(st Settlement, l *lease, err error, again bool) {
+	c := s.c
+	if !again {
+		c.opts.Logger.Warn("settlement given up; the message will come again", "queue", c.opts.Name, "id", l.id, "kind", st.Kind.String(), "err", err)
+	}
+	for _, h := range c.hooks {
+		if h.SettleFailed != nil {
+			h.SettleFailed(st.Delivery, st.Kind, err, again)
+		}
+	}
+}
+
+// sleep waits for d and reports whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
