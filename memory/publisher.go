@@ -1,0 +1,70 @@
+package memory
+
+import (
+	"context"
+
+	"github.com/anyqueue/anyqueue/internal/broker"
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+type entry = broker.Entry[payload]
+
+// Publish copies the messages into the queue. It doesn't wait for anything, so
+// that ctx only matters when it has ended before.
+func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
+	if err := h.begin(); err != nil {
+		return h.fail("publish to", err)
+	}
+	defer h.end()
+	if err := ctx.Err(); err != nil {
+		return h.fail("publish to", err)
+	}
+	now, err := h.core.broker.group.Clock.Now()
+	if err != nil {
+		return h.fail("publish to", err)
+	}
+	var few [2]entry
+	es := few[:0]
+	if len(msgs) > len(few) {
+		es = make([]entry, 0, len(msgs))
+	}
+	for _, m := range msgs {
+		es = append(es, entry{})
+		e := &es[len(es)-1]
+		e.Err = h.prepare(m, now, e)
+	}
+	h.core.q.Send(now, h.core.broker.like.allOrNothing, es)
+	failed := false
+	for i := range es {
+		failed = failed || es[i].Err != nil
+	}
+	if !failed {
+		return nil
+	}
+	errs := make([]error, len(es))
+	for i := range es {
+		errs[i] = translate(es[i].Err)
+	}
+	return h.fail("publish to", queue.NewPublishError(errs))
+}
+
+// prepare checks a message and copies it.
+func (h *handle) prepare(m *queue.Message, now broker.Instant, e *entry) error {
+	p, err := h.prep.Prepare(m, h.core.broker.group.Clock.Time(now))
+	if err != nil {
+		return err
+	}
+	it := &broker.Item[payload]{}
+	e.Size, err = it.Payload.store(&p, &h.prep.Wire)
+	if err != nil {
+		return err
+	}
+	e.Item, e.Key, e.Dedup, e.Delay = it, m.OrderingKey, m.DedupID, p.Delay
+	return nil
+}
+
+// PublishBack is Publish: a queue in memory has no other subscribers that
+// could be disturbed.
+func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error {
+	return h.Publish(ctx, msgs...)
+}

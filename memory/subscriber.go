@@ -1,0 +1,260 @@
+package memory
+
+import (
+	"context"
+	"time"
+
+	"github.com/anyqueue/anyqueue/internal/broker"
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+type (
+	lease = broker.Lease[payload]
+	op    = broker.Op[payload]
+)
+
+// delivery is a queue.Delivery with what settles it, in one allocation.
+type delivery struct {
+	queue.Delivery
+	receipt receipt
+}
+
+// receipt is Delivery.Native. It's not written to once it's handed out.
+type receipt struct {
+	core *core
+	item *broker.Item[payload]
+	gen  uint32
+	info Info
+}
+
+// Receive waits until there's a message, ctx has ended or the queue was closed.
+// Like SQS and Pub/Sub it returns nothing after 20 seconds.
+func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
+	if err := h.begin(); err != nil {
+		return nil, h.fail("receive from", err)
+	}
+	defer h.end()
+	if max <= 0 {
+		return nil, h.fail("receive from", &queue.InvalidError{Field: "max", Reason: "must be at least 1"})
+	}
+	if h.caps.MaxReceive > 0 {
+		max = min(max, h.caps.MaxReceive)
+	}
+	if !h.consumer.Load() && h.consumer.CompareAndSwap(false, true) {
+		h.core.q.AddConsumer(1)
+	}
+	b, err := h.core.q.Receive(ctx, broker.Request{Max: max, Lease: h.lease, Wait: h.core.broker.like.poll, Stop: h.stop})
+	if err != nil {
+		return nil, h.fail("receive from", err)
+	}
+	if b == nil {
+		return nil, nil
+	}
+	out := h.deliveries(b.Leases)
+	h.core.q.Recycle(b)
+	return out, nil
+}
+
+// deliveriesPerBlock bounds how much memory one delivery that's kept can hold.
+const deliveriesPerBlock = 32
+
+func (h *handle) deliveries(ls []lease) []*queue.Delivery {
+	out := make([]*queue.Delivery, len(ls))
+	var block []delivery
+	for i := range ls {
+		if len(block) == 0 {
+			block = make([]delivery, min(len(ls)-i, deliveriesPerBlock))
+		}
+		d := &block[0]
+		block = block[1:]
+		h.fill(d, &ls[i])
+		out[i] = &d.Delivery
+	}
+	return out
+}
+
+func (h *handle) fill(d *delivery, l *lease) {
+	clock := h.core.broker.group.Clock
+	l.Payload.load(&d.Delivery, &h.prep.Wire)
+	d.OrderingKey = l.Key
+	d.Source = h.core.source
+	d.FillFromBroker(h.core.ids.of(l.Seq), clock.Time(l.Enqueued).Round(0))
+	d.Attempt = h.attempt(l.Receives, l.Returns)
+	d.Deadline = clock.Time(l.Until)
+	d.receipt = receipt{core: h.core, item: l.Item, gen: l.Gen, info: Info{State: broker.Leased.String(), Receives: l.Receives}}
+	if l.Payload.more != nil {
+		d.receipt.info.Options = l.Payload.more.options
+	}
+	d.Native = &d.receipt
+}
+
+// attempt counts the deliveries as the system does.
+func (h *handle) attempt(receives, returns int) int {
+	switch {
+	case h.caps.Attempts == queue.AttemptsUnknown:
+		return 0
+	case h.core.broker.like.byReturns:
+		return returns + 1
+	}
+	return receives
+}
+
+// Info is what only this broker knows of a delivery.
+type Info struct {
+	// State is "ready", "leased" or "delayed".
+	State string
+	// Receives counts how often the message was received, this time included.
+	Receives int
+	// Options are the provider-specific options that it was published with.
+	Options []queue.MessageOption
+}
+
+// InfoOf returns what the broker knows of a delivery that came from a queue in
+// memory, at the time when it was received or looked at.
+func InfoOf(d *queue.Delivery) (Info, bool) {
+	r, ok := d.Native.(*receipt)
+	if !ok {
+		return Info{}, false
+	}
+	return r.info, true
+}
+
+// receiptOf returns what settles d.
+func (h *handle) receiptOf(d *queue.Delivery) (*receipt, error) {
+	if d != nil {
+		if r, ok := d.Native.(*receipt); ok && r.core == h.core && r.item != nil {
+			return r, nil
+		}
+	}
+	return nil, &queue.InvalidError{Field: "Delivery", Reason: "it wasn't received from this queue"}
+}
+
+// Settle ends leases.
+func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
+	if err := h.begin(); err != nil {
+		return h.fail("settle on", err)
+	}
+	defer h.end()
+	now, err := h.core.broker.group.Clock.Now()
+	if err != nil {
+		return h.fail("settle on", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return h.fail("settle on", err)
+	}
+	var few [8]op
+	ops := few[:0]
+	if len(s) > len(few) {
+		ops = make([]op, 0, len(s))
+	}
+	for i := range s {
+		ops = append(ops, op{})
+		o := &ops[i]
+		o.Err = h.settlement(&s[i], now, o)
+	}
+	h.core.q.Settle(now, h.core.broker.like.silentAck, ops)
+	return h.outcome("settle on", ops)
+}
+
+// settlement translates one settlement.
+func (h *handle) settlement(s *queue.Settlement, now broker.Instant, o *op) error {
+	r, err := h.receiptOf(s.Delivery)
+	if err != nil {
+		return err
+	}
+	o.Item, o.Gen = r.item, r.gen
+	switch s.Kind {
+	case queue.Ack:
+		o.Kind = broker.Ack
+	case queue.Release:
+		if s.Delay < 0 {
+			return &queue.InvalidError{Field: "Delay", Reason: "negative"}
+		}
+		if most := h.caps.MaxRedeliveryDelay; most > 0 && s.Delay > most {
+			return &queue.LimitError{Field: "delay of a redelivery", Got: int64(s.Delay), Max: int64(most), System: h.prep.Source.System}
+		}
+		o.Kind, o.For = broker.Release, h.roundUp(s.Delay)
+	case queue.Defer:
+		o.Kind, o.Entry = broker.Replace, &entry{}
+		return h.prepare(s.Hop(), now, o.Entry)
+	default:
+		return &queue.InvalidError{Field: "Kind", Reason: s.Kind.String()}
+	}
+	return nil
+}
+
+// roundUp gives a delay the precision that the system has.
+func (h *handle) roundUp(d time.Duration) time.Duration {
+	if unit := h.core.broker.like.leaseUnit; unit > 0 && d%unit != 0 {
+		return d - d%unit + unit
+	}
+	return d
+}
+
+// outcome collects the errors of a call.
+func (h *handle) outcome(what string, ops []op) error {
+	like := h.core.broker.like
+	var errs []error
+	for i := range ops {
+		o := &ops[i]
+		if o.Err == nil {
+			continue
+		}
+		if o.Err == broker.ErrStale { //nolint:errorlint // it's ours, and never wrapped
+			if silent := like.silentExtend || like.silentAck && (o.Kind == broker.Ack || o.Kind == broker.Replace); silent {
+				continue
+			}
+		}
+		if errs == nil {
+			errs = make([]error, len(ops))
+		}
+		errs[i] = translate(o.Err)
+	}
+	if errs == nil {
+		return nil
+	}
+	return h.fail(what, queue.NewSettleError(errs))
+}
+
+// Extend makes the leases end d from now, as far as the system allows.
+func (h *handle) Extend(ctx context.Context, d time.Duration, ds ...*queue.Delivery) ([]time.Time, error) {
+	if err := h.begin(); err != nil {
+		return nil, h.fail("extend on", err)
+	}
+	defer h.end()
+	clock := h.core.broker.group.Clock
+	now, err := clock.Now()
+	if err != nil {
+		return nil, h.fail("extend on", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, h.fail("extend on", err)
+	}
+	if d <= 0 {
+		return nil, h.fail("extend on", &queue.InvalidError{Field: "extension", Reason: "must be positive"})
+	}
+	d = h.roundUp(d)
+	if h.caps.MaxExtension > 0 {
+		d = min(d, h.caps.MaxExtension)
+	}
+	ops := make([]op, len(ds))
+	for i := range ds {
+		r, err := h.receiptOf(ds[i])
+		if err != nil {
+			ops[i].Err = err
+			continue
+		}
+		ops[i] = op{Item: r.item, Gen: r.gen, Kind: broker.Extend, For: d}
+	}
+	h.core.q.Settle(now, false, ops)
+	granted := make([]time.Time, len(ops))
+	for i := range ops {
+		switch o := &ops[i]; {
+		case o.Err == nil:
+			granted[i] = clock.Time(o.Until)
+		case o.Err == broker.ErrStale && h.core.broker.like.silentExtend: //nolint:errorlint // as above
+			granted[i] = clock.Time(now.Add(d))
+		}
+	}
+	return granted, h.outcome("extend on", ops)
+}
