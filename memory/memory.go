@@ -65,6 +65,7 @@ type core struct {
 	name   string
 	source queue.Endpoint
 	q      *broker.Queue[payload]
+	wire   queue.Wire
 	ids    ids
 
 	// Of b.mu.
@@ -93,7 +94,7 @@ func (b *Broker) create(name string, s settings) *core {
 	if s.ordered {
 		cfg.Ordering = b.like.ordered
 	}
-	c := &core{broker: b, name: name, source: queue.Endpoint{System: System, Name: name}, spec: s}
+	c := &core{broker: b, name: name, source: queue.Endpoint{System: System, Name: name}, wire: b.like.wire(), spec: s}
 	c.ids.prefix = randomPrefix(rand.Uint64()) //nolint:gosec // tells brokers apart; nothing secret
 	if seed := b.opts.Seed; seed != 0 || cfg.Duplicate > 0 || cfg.Reorder > 0 {
 		if seed == 0 {

@@ -69,10 +69,10 @@ func (b *Broker) open(ctx context.Context, name string, opts *queue.OpenOptions)
 	}
 	h := &handle{
 		core: c, lease: lease,
-		caps: b.like.capabilities(c.spec.ordered, lease, c.spec.retention, c.spec.deadAfter),
+		caps: b.capabilities(c),
 		stop: make(chan struct{}), drained: make(chan struct{}),
 	}
-	h.caps.Source, h.caps.Address = c.source, addressPrefix+name
+	h.caps.Lease = lease
 	h.prep = h.caps
 	h.prep.Source.System = b.like.system
 	return h, nil

@@ -196,25 +196,26 @@ func (p *personality) checkRetention(d time.Duration) error {
 	return nil
 }
 
-// capabilities of a queue with the given settings.
-func (p *personality) capabilities(ordered bool, lease, retention time.Duration, deadAfter int) queue.Capabilities {
+// capabilities of a queue; b.mu is held.
+func (b *Broker) capabilities(q *core) queue.Capabilities {
+	p := b.like
 	c := queue.Capabilities{
-		Wire:       p.wire(),
+		Source: q.source, Address: addressPrefix + q.name, Wire: q.wire,
 		MaxReceive: p.maxReceive, MaxSettle: p.maxSettle,
-		Lease: lease, MaxLease: p.maxTotal, MaxExtension: p.maxExtension,
+		MaxLease: p.maxTotal, MaxExtension: p.maxExtension,
 		Delays: p.delays, MaxDelay: p.maxDelay, DelayUnit: p.delayUnit,
-		MaxRedeliveryDelay: p.maxRedelivery, Retention: retention,
-		Ordering:  ordered,
-		KeyLocked: ordered && p.ordered != broker.Resend,
+		MaxRedeliveryDelay: p.maxRedelivery, Retention: q.spec.retention,
+		Ordering:  q.spec.ordered,
+		KeyLocked: q.spec.ordered && p.ordered != broker.Resend,
 		Dedup:     p.dedup > 0,
 		Attempts:  p.attempts, ReleaseCounts: true,
-		BrokerMaxAttempts: deadAfter,
+		BrokerMaxAttempts: q.spec.deadAfter,
 		SettleConfirmed:   !p.silentAck,
 	}
-	if p.byReturns && deadAfter == 0 {
+	if p.byReturns && q.spec.deadAfter == 0 {
 		c.Attempts = queue.AttemptsUnknown
 	}
-	if ordered && p.ordered == broker.OneByOne {
+	if q.spec.ordered && p.ordered == broker.OneByOne {
 		// What a FIFO queue of SQS can't do isn't portable.
 		c.Delays, c.MaxDelay = false, 0
 	}

@@ -16,6 +16,13 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 		return h.fail("publish to", err)
 	}
 	defer h.end()
+	if fs := h.core.broker.faults.Load(); fs != nil {
+		return h.publishFaulty(ctx, fs, msgs)
+	}
+	return h.publish(ctx, msgs)
+}
+
+func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 	if err := ctx.Err(); err != nil {
 		return h.fail("publish to", err)
 	}
@@ -55,7 +62,7 @@ func (h *handle) prepare(m *queue.Message, now broker.Instant, e *entry) error {
 		return err
 	}
 	it := &broker.Item[payload]{}
-	e.Size, err = it.Payload.store(&p, &h.prep.Wire)
+	e.Size, err = it.Payload.store(&p, &h.core.wire)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,14 @@ type receipt struct {
 	info Info
 }
 
+// Original returns what was published, whatever the handler has done to its
+// copy. It makes receipt a queue.Original.
+func (r *receipt) Original() (body []byte, attributes map[string]string) {
+	var d queue.Delivery
+	r.item.Payload.load(&d, &r.core.wire)
+	return d.Body, d.Attributes
+}
+
 // Receive waits until there's a message, ctx has ended or the queue was closed.
 // Like SQS and Pub/Sub it returns nothing after 20 seconds.
 func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
@@ -34,6 +42,20 @@ func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error
 		return nil, h.fail("receive from", err)
 	}
 	defer h.end()
+	faults := &h.core.broker.faults
+	if fs := faults.Load(); fs != nil {
+		ds, err := h.receiveFaulty(ctx, fs, max)
+		h.spoil(fs, ds)
+		return ds, err
+	}
+	ds, err := h.receive(ctx, max)
+	if fs := faults.Load(); fs != nil {
+		h.spoil(fs, ds)
+	}
+	return ds, err
+}
+
+func (h *handle) receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
 	if max <= 0 {
 		return nil, h.fail("receive from", &queue.InvalidError{Field: "max", Reason: "must be at least 1"})
 	}
@@ -75,25 +97,26 @@ func (h *handle) deliveries(ls []lease) []*queue.Delivery {
 
 func (h *handle) fill(d *delivery, l *lease) {
 	clock := h.core.broker.group.Clock
-	l.Payload.load(&d.Delivery, &h.prep.Wire)
+	p := &l.Item.Payload
+	p.load(&d.Delivery, &h.core.wire)
 	d.OrderingKey = l.Key
 	d.Source = h.core.source
 	d.FillFromBroker(h.core.ids.of(l.Seq), clock.Time(l.Enqueued).Round(0))
-	d.Attempt = h.attempt(l.Receives, l.Returns)
+	d.Attempt = h.core.broker.like.attempt(h.caps.Attempts, l.Receives, l.Returns)
 	d.Deadline = clock.Time(l.Until)
 	d.receipt = receipt{core: h.core, item: l.Item, gen: l.Gen, info: Info{State: broker.Leased.String(), Receives: l.Receives}}
-	if l.Payload.more != nil {
-		d.receipt.info.Options = l.Payload.more.options
+	if p.more != nil {
+		d.receipt.info.Options = p.more.options
 	}
 	d.Native = &d.receipt
 }
 
 // attempt counts the deliveries as the system does.
-func (h *handle) attempt(receives, returns int) int {
+func (p *personality) attempt(c queue.AttemptCount, receives, returns int) int {
 	switch {
-	case h.caps.Attempts == queue.AttemptsUnknown:
+	case c == queue.AttemptsUnknown:
 		return 0
-	case h.core.broker.like.byReturns:
+	case p.byReturns:
 		return returns + 1
 	}
 	return receives
@@ -105,6 +128,8 @@ type Info struct {
 	State string
 	// Receives counts how often the message was received, this time included.
 	Receives int
+	// Until is when a delayed message is due; zero for others.
+	Until time.Time
 	// Options are the provider-specific options that it was published with.
 	Options []queue.MessageOption
 }
@@ -135,6 +160,13 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 		return h.fail("settle on", err)
 	}
 	defer h.end()
+	if fs := h.core.broker.faults.Load(); fs != nil {
+		return h.settleFaulty(ctx, fs, s)
+	}
+	return h.settle(ctx, s)
+}
+
+func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
 	now, err := h.core.broker.group.Clock.Now()
 	if err != nil {
 		return h.fail("settle on", err)
@@ -222,6 +254,13 @@ func (h *handle) Extend(ctx context.Context, d time.Duration, ds ...*queue.Deliv
 		return nil, h.fail("extend on", err)
 	}
 	defer h.end()
+	if fs := h.core.broker.faults.Load(); fs != nil {
+		return h.extendFaulty(ctx, fs, d, ds)
+	}
+	return h.extend(ctx, d, ds)
+}
+
+func (h *handle) extend(ctx context.Context, d time.Duration, ds []*queue.Delivery) ([]time.Time, error) {
 	clock := h.core.broker.group.Clock
 	now, err := clock.Now()
 	if err != nil {

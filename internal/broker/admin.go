@@ -1,9 +1,6 @@
 package broker
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // Counts are the numbers of a queue at a time.
 type Counts struct {
@@ -23,7 +20,7 @@ func (q *Queue[P]) Counts(now Instant) Counts {
 
 // A Snapshot is a message as it is in the queue.
 type Snapshot[P any] struct {
-	Payload           P
+	Item              *Item[P] // for its Payload
 	Key               string
 	Seq               uint64
 	State             State
@@ -56,7 +53,7 @@ func (q *Queue[P]) Snapshot(now Instant, limit int, ready bool) []Snapshot[P] {
 	out := make([]Snapshot[P], 0, len(items))
 	for _, it := range items {
 		s := Snapshot[P]{
-			Payload: it.Payload, Seq: it.seq, State: it.state, Enqueued: it.enqueued, At: it.at,
+			Item: it, Seq: it.seq, State: it.state, Enqueued: it.enqueued, At: it.at,
 			Receives: int(it.receives), Returns: int(it.returns),
 		}
 		if it.key != nil {
@@ -117,8 +114,6 @@ func (q *Queue[P]) Purge(now Instant) {
 	q.walk(func(it *Item[P]) {
 		it.state = Gone
 		it.gen += 2
-		var none P
-		it.Payload = none
 	})
 	for _, k := range q.keys {
 		for _, it := range k.log {
@@ -152,6 +147,24 @@ func (q *Queue[P]) LoseLeases(now Instant) int {
 	return len(held)
 }
 
+// Lose ends a lease as if it had expired.
+func (q *Queue[P]) Lose(now Instant, it *Item[P], gen uint32) {
+	q.lock(now)
+	if it.state == Leased && it.gen == gen {
+		q.endLease(it)
+		it.gen++
+		q.comeBack(it, 0, now)
+	}
+	q.finish(now)
+}
+
+// Again makes a message come once more, beside what becomes of it otherwise.
+func (q *Queue[P]) Again(now Instant, it *Item[P]) {
+	q.lock(now)
+	q.duplicate(it, now)
+	q.finish(now)
+}
+
 // AddConsumer tells that the queue has n more receivers that come back again
 // and again; a negative n: fewer.
 func (q *Queue[P]) AddConsumer(n int) {
@@ -164,6 +177,7 @@ func (q *Queue[P]) AddConsumer(n int) {
 // Load is what Pending tells of one queue.
 type Load struct {
 	Messages  int // not done
+	Moving    int // on their way to the dead-letter queue
 	Consumers int
 }
 
@@ -174,7 +188,7 @@ func Pending[P any](qs []*Queue[P]) []Load {
 	out := make([]Load, len(qs))
 	for i, q := range qs {
 		q.mu.Lock()
-		out[i] = Load{Messages: q.total + q.moving, Consumers: q.consumers}
+		out[i] = Load{Messages: q.total, Moving: q.moving, Consumers: q.consumers}
 	}
 	for _, q := range qs {
 		q.mu.Unlock()
@@ -217,9 +231,3 @@ func (g *Group) notify() {
 		g.changed = nil
 	}
 }
-
-// maxDelay keeps sums of times far from overflow.
-const maxDelay = 100 * 365 * 24 * time.Hour
-
-// MaxDelay is the longest delay that a queue takes.
-const MaxDelay = maxDelay

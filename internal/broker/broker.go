@@ -10,7 +10,8 @@
 //
 // Locks: each queue has one mutex. No code holds two, except Pending, which
 // takes all in the order of its argument. Payloads are never written to once
-// sent, so that callers may copy them without a lock.
+// sent, not even when the message is gone, so that callers may read them
+// without a lock for as long as they like.
 package broker
 
 import (
@@ -90,8 +91,8 @@ type Group struct {
 // NewGroup returns a Group with a new clock.
 func NewGroup() *Group { return &Group{Clock: NewClock()} }
 
-// An Item is a message in a queue. All its fields but Payload belong to the
-// queue.
+// An Item is a message in a queue. Payload is only to be read once it was sent;
+// the other fields belong to the queue.
 type Item[P any] struct {
 	Payload P
 
@@ -224,8 +225,6 @@ func (q *Queue[P]) forget(it *Item[P]) {
 	it.state = Gone
 	q.total--
 	q.bytes -= int64(it.size)
-	var none P
-	it.Payload = none // a delivery that's kept for long mustn't keep the body
 }
 
 // put brings an item that's in none of the structures to where it belongs by

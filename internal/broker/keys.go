@@ -160,8 +160,6 @@ func (q *Queue[P]) trim(k *key[P]) {
 	n := 0
 	for n < k.cursor && k.log[n].state == acked {
 		k.log[n].state = Gone
-		var none P
-		k.log[n].Payload = none
 		n++
 	}
 	k.log = slices.Delete(k.log, 0, n)

@@ -11,15 +11,12 @@ type Request struct {
 	Lease time.Duration
 	Wait  time.Duration // how long to wait for a message; 0: until ctx ends; negative: not at all
 	Stop  <-chan struct{}
-	// Twice is the number of messages to deliver twice.
-	Twice int
 }
 
 // A Lease is a message that was received.
 type Lease[P any] struct {
 	Item     *Item[P]
 	Gen      uint32 // with Item: what to settle
-	Payload  P
 	Key      string
 	Seq      uint64
 	Enqueued Instant
@@ -153,9 +150,8 @@ func (q *Queue[P]) take(r Request, now Instant) (*Batch[P], error) {
 		out = append(out, q.lease(it, r.Lease, now))
 		switch {
 		case k == nil:
-			if r.Twice > 0 || q.cfg.Duplicate > 0 && q.cfg.Rand.Float64() < q.cfg.Duplicate {
-				r.Twice--
-				q.duplicate(it)
+			if q.cfg.Duplicate > 0 && q.cfg.Rand.Float64() < q.cfg.Duplicate {
+				q.duplicate(it, now)
 			}
 		case q.cfg.Ordering == Grouped:
 			for len(out) < most && k.waiting.head != nil && k.waiting.head.at <= now {
@@ -183,7 +179,7 @@ func (q *Queue[P]) lease(it *Item[P], d time.Duration, now Instant) Lease[P] {
 	}
 	q.leaseUntil(it, now.Add(d))
 	l := Lease[P]{
-		Item: it, Gen: it.gen, Payload: it.Payload, Seq: it.seq, Enqueued: it.enqueued, Until: it.at,
+		Item: it, Gen: it.gen, Seq: it.seq, Enqueued: it.enqueued, Until: it.at,
 		Receives: int(it.receives), Returns: int(it.returns),
 	}
 	if it.key != nil {
@@ -220,12 +216,20 @@ func (q *Queue[P]) endLease(it *Item[P]) {
 	}
 }
 
-// duplicate makes a second message of one that has just been leased.
-func (q *Queue[P]) duplicate(it *Item[P]) {
-	cp := &Item[P]{Payload: it.Payload, seq: it.seq, enqueued: it.enqueued, size: it.size, receives: it.receives}
+// duplicate makes a second message of one, which has the same place in the order
+// and so the same id.
+func (q *Queue[P]) duplicate(it *Item[P], now Instant) {
+	cp := &Item[P]{Payload: it.Payload, seq: it.seq, enqueued: it.enqueued, at: now, size: it.size, receives: it.receives, returns: it.returns}
 	q.total++
 	q.bytes += int64(cp.size)
-	q.readyPush(cp)
+	if it.key != nil {
+		cp.key = q.keyFor(it.key.name)
+		if q.cfg.Ordering == Resend {
+			q.seq++
+			cp.seq = q.seq // a log can't hold the same place twice
+		}
+	}
+	q.put(cp, now)
 }
 
 // expired reports whether the queue no longer keeps an item.

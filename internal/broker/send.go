@@ -2,6 +2,10 @@ package broker
 
 import "time"
 
+// MaxDelay is the longest delay that a queue takes: far from where times
+// overflow.
+const MaxDelay = 100 * 365 * 24 * time.Hour
+
 // An Entry is a message to send, and what became of it.
 type Entry[P any] struct {
 	// Item is a new item with its Payload. It's not to be touched after Send.

@@ -1,0 +1,213 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/anyqueue/anyqueue/internal/broker"
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+type instant = broker.Instant
+
+var (
+	_ queue.Queue     = (*handle)(nil)
+	_ queue.Inspector = (*handle)(nil)
+	_ queue.Purger    = (*handle)(nil)
+	_ queue.Redriver  = (*handle)(nil)
+)
+
+// admin begins a call that isn't about single messages.
+func (h *handle) admin(ctx context.Context, what string) (instant, error) {
+	if err := h.begin(); err != nil {
+		return 0, h.fail(what, err)
+	}
+	now, err := h.core.broker.group.Clock.Now()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		h.end()
+		return 0, h.fail(what, err)
+	}
+	return now, nil
+}
+
+// Stats counts the messages. It walks the queue, which takes a while when it's
+// very deep. Like SQS and Pub/Sub it says that the counts are approximate,
+// although they're exact, and like SQS it doesn't tell an age.
+func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
+	now, err := h.admin(ctx, "stats of")
+	if err != nil {
+		return queue.Stats{}, err
+	}
+	defer h.end()
+	c := h.core.q.Counts(now)
+	ready, leased, delayed := int64(c.Ready), int64(c.Leased), int64(c.Delayed)
+	s := queue.Stats{
+		Ready: &ready, InFlight: &leased, Delayed: &delayed,
+		AsOf: time.Now(), Approximate: h.core.broker.like.approximate, Source: System,
+	}
+	if !h.core.broker.like.noAge {
+		age := time.Duration(now - c.Oldest)
+		s.OldestAge = &age
+	}
+	return s, nil
+}
+
+// Peek returns copies of the messages that could be received now or wait for
+// their key, in the order of their publishing.
+func (h *handle) Peek(ctx context.Context, max int) ([]*queue.Delivery, error) {
+	now, err := h.admin(ctx, "peek into")
+	if err != nil {
+		return nil, err
+	}
+	defer h.end()
+	if max <= 0 {
+		return nil, h.fail("peek into", &queue.InvalidError{Field: "max", Reason: "must be at least 1"})
+	}
+	return h.core.copies(h.core.q.Snapshot(now, max, true), h.caps.Attempts), nil
+}
+
+// Purge removes every message, also those that are being handled. Like SQS it
+// fails with queue.ErrThrottled within a minute of the last one.
+func (h *handle) Purge(ctx context.Context) error {
+	now, err := h.admin(ctx, "purge")
+	if err != nil {
+		return err
+	}
+	defer h.end()
+	c, every := h.core, h.core.broker.like.purgeEvery
+	if every > 0 {
+		c.broker.mu.Lock()
+		early := c.purged && time.Duration(now-c.lastPurge) < every
+		if !early {
+			c.purged, c.lastPurge = true, now
+		}
+		c.broker.mu.Unlock()
+		if early {
+			return h.fail("purge", fmt.Errorf("%w: once in %v", queue.ErrThrottled, every))
+		}
+	}
+	c.q.Purge(now)
+	return nil
+}
+
+// copies makes deliveries that can't be settled.
+func (c *core) copies(ss []broker.Snapshot[payload], attempts queue.AttemptCount) []*queue.Delivery {
+	clock, like := c.broker.group.Clock, c.broker.like
+	out := make([]*queue.Delivery, len(ss))
+	for i := range ss {
+		s := &ss[i]
+		d := &delivery{}
+		s.Item.Payload.load(&d.Delivery, &c.wire)
+		d.OrderingKey, d.Source = s.Key, c.source
+		d.FillFromBroker(c.ids.of(s.Seq), clock.Time(s.Enqueued).Round(0))
+		d.Attempt = like.attempt(attempts, s.Receives, s.Returns)
+		d.receipt.info = Info{State: s.State.String(), Receives: s.Receives}
+		switch s.State {
+		case broker.Leased:
+			d.Deadline = clock.Time(s.At)
+		case broker.Delayed:
+			d.receipt.info.Until = clock.Time(s.At).Round(0)
+		}
+		if more := s.Item.Payload.more; more != nil {
+			d.receipt.info.Options = more.options
+		}
+		d.Native = &d.receipt
+		out[i] = &d.Delivery
+	}
+	return out
+}
+
+// Messages returns copies of all messages that a queue holds, whatever their
+// state (InfoOf tells), in the order of their publishing; none when there's no
+// such queue. They can't be settled.
+func (b *Broker) Messages(name string) []*queue.Delivery {
+	c := b.find(name)
+	if c == nil {
+		return nil
+	}
+	now, err := b.group.Clock.Now()
+	if err != nil {
+		return nil
+	}
+	b.mu.Lock()
+	attempts := b.capabilities(c).Attempts
+	b.mu.Unlock()
+	return c.copies(c.q.Snapshot(now, 0, false), attempts)
+}
+
+// LoseLeases ends all leases of a queue as if their time was up, and returns
+// their number. It's for tests.
+func (b *Broker) LoseLeases(name string) int {
+	c := b.find(name)
+	if c == nil {
+		return 0
+	}
+	now, err := b.group.Clock.Now()
+	if err != nil {
+		return 0
+	}
+	return c.q.LoseLeases(now)
+}
+
+// WaitIdle waits until nothing is left to be done: no message is ready, leased
+// or delayed in any queue that is received from. A queue counts as received
+// from when Receive was called on it and the Queue wasn't closed since; so a
+// dead-letter queue that nobody reads doesn't matter. As long as no queue is
+// received from, and there are messages, it waits for that to begin.
+//
+// Given names, it waits for these queues, whether or not they're received from.
+//
+// It fails when ctx ends, saying where messages are left.
+func (b *Broker) WaitIdle(ctx context.Context, names ...string) error {
+	if _, err := b.group.Clock.Now(); err != nil {
+		return fmt.Errorf("memory: wait until idle: %w", translate(err))
+	}
+	for _, name := range names {
+		if b.find(name) == nil {
+			return fmt.Errorf("memory: wait until idle: %w: %s", queue.ErrQueueNotFound, name)
+		}
+	}
+	var left []string
+	if b.group.Watch(ctx.Done(), func() bool {
+		left = b.busy(names)
+		return len(left) == 0
+	}) {
+		return nil
+	}
+	return fmt.Errorf("memory: wait until idle: %w: left are %s", ctx.Err(), strings.Join(left, ", "))
+}
+
+// busy describes the queues for which WaitIdle waits.
+func (b *Broker) busy(names []string) []string {
+	b.mu.Lock()
+	cores := b.order[:len(b.order):len(b.order)]
+	b.mu.Unlock()
+	qs := make([]*broker.Queue[payload], len(cores))
+	for i, c := range cores {
+		qs[i] = c.q
+	}
+	loads := broker.Pending(qs)
+	anyConsumer := false
+	for _, l := range loads {
+		anyConsumer = anyConsumer || l.Consumers > 0
+	}
+	var left []string
+	for i, l := range loads {
+		wanted := l.Consumers > 0 || !anyConsumer || l.Moving > 0
+		if len(names) > 0 {
+			wanted = l.Moving > 0
+			for _, n := range names {
+				wanted = wanted || n == cores[i].name
+			}
+		}
+		if wanted && l.Messages+l.Moving > 0 {
+			left = append(left, fmt.Sprintf("%d in %s", l.Messages+l.Moving, cores[i].name))
+		}
+	}
+	return left
+}
