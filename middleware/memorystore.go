@@ -1,0 +1,145 @@
+package middleware
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// DefaultMemoryStoreSize is how many keys a MemoryStore holds when nothing else
+// is said.
+const DefaultMemoryStoreSize = 100_000
+
+// A MemoryStore is an IdempotencyStore in memory: for tests, and for a queue with
+// one consuming process that may handle repeats again after a restart. Its
+// methods may be called concurrently.
+type MemoryStore struct {
+	max int
+
+	mu   sync.Mutex
+	keys map[string]*list.Element // of *memoryMark
+	// Both from the oldest mark to the newest, which is nearly the order in
+	// which they run out.
+	done, progress *list.List
+}
+
+type memoryMark struct {
+	key   string
+	token string // of who has it in progress
+	done  bool
+	until time.Time
+}
+
+// NewMemoryStore returns an empty store that holds at most max keys; 0 or less:
+// DefaultMemoryStoreSize. When it's full the oldest success is forgotten, so
+// that its repeat would be handled again; with as many handlers running it fails
+// with queue.ErrFull.
+func NewMemoryStore(max int) *MemoryStore {
+	if max <= 0 {
+		max = DefaultMemoryStoreSize
+	}
+	return &MemoryStore{max: max, keys: map[string]*list.Element{}, done: list.New(), progress: list.New()}
+}
+
+// Len tells how many keys are held.
+func (s *MemoryStore) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expire(s.done, time.Now(), s.done.Len())
+	s.expire(s.progress, time.Now(), s.progress.Len())
+	return len(s.keys)
+}
+
+// Begin implements IdempotencyStore.
+func (s *MemoryStore) Begin(_ context.Context, key, token string, ttl time.Duration) (Mark, error) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.keys[key]; ok {
+		switch m := mark(e); {
+		case !now.Before(m.until):
+			s.remove(e)
+		case m.done:
+			return MarkDone, nil
+		case m.token != token:
+			return MarkInProgress, nil
+		default:
+			m.until = now.Add(ttl)
+			s.progress.MoveToBack(e)
+			return MarkStarted, nil
+		}
+	}
+	if err := s.makeRoom(now); err != nil {
+		return 0, err
+	}
+	s.keys[key] = s.progress.PushBack(&memoryMark{key: key, token: token, until: now.Add(ttl)})
+	return MarkStarted, nil
+}
+
+// Done implements IdempotencyStore.
+func (s *MemoryStore) Done(_ context.Context, key string, ttl time.Duration) error {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.keys[key]; ok {
+		s.remove(e)
+	} else if err := s.makeRoom(now); err != nil {
+		return err
+	}
+	s.keys[key] = s.done.PushBack(&memoryMark{key: key, done: true, until: now.Add(ttl)})
+	return nil
+}
+
+// Release implements IdempotencyStore.
+func (s *MemoryStore) Release(_ context.Context, key, token string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.keys[key]; ok && !mark(e).done && mark(e).token == token {
+		s.remove(e)
+	}
+	return nil
+}
+
+// makeRoom makes room for one more key. What has run out is removed a little
+// each time, so that no call takes long.
+func (s *MemoryStore) makeRoom(now time.Time) error {
+	s.expire(s.done, now, 2)
+	s.expire(s.progress, now, 2)
+	if len(s.keys) < s.max {
+		return nil
+	}
+	oldest := s.done.Front()
+	if oldest == nil {
+		return queue.ErrFull
+	}
+	s.remove(oldest)
+	return nil
+}
+
+func (s *MemoryStore) expire(l *list.List, now time.Time, atMost int) {
+	for e := l.Front(); e != nil && atMost > 0; atMost-- {
+		next := e.Next()
+		if now.Before(mark(e).until) {
+			return
+		}
+		s.remove(e)
+		e = next
+	}
+}
+
+func (s *MemoryStore) remove(e *list.Element) {
+	m := mark(e)
+	delete(s.keys, m.key)
+	if m.done {
+		s.done.Remove(e)
+	} else {
+		s.progress.Remove(e)
+	}
+}
+
+func mark(e *list.Element) *memoryMark { return e.Value.(*memoryMark) } //nolint:forcetypeassert // the lists hold nothing else
+
+var _ IdempotencyStore = (*MemoryStore)(nil)
