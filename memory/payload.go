@@ -39,7 +39,7 @@ func (p *payload) extra() *extra {
 func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err error) {
 	m := prepared.Message
 	body, attrs := m.Body, m.Attributes
-	if prepared.Message.HasMetadata() {
+	if hasMetadata(m) {
 		// The same way as on a real wire: what doesn't fit is cut here too.
 		enc, err := w.Encode(m)
 		if err != nil {
@@ -75,6 +75,15 @@ func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err 
 		x.attrs = append(x.attrs, attribute{k, v})
 	}
 	return size, nil
+}
+
+// hasMetadata reports whether a message carries more than its fields show.
+func hasMetadata(m *queue.Message) bool {
+	if x, ok := any(m).(interface{ HasMetadata() bool }); ok {
+		return x.HasMetadata()
+	}
+	d := queue.NewDelivery(*m)
+	return !d.EnqueuedAt.IsZero() || d.DeadLetter != nil || d.Failures > 0 || !d.Due().IsZero() || !d.AgeFrom().IsZero()
 }
 
 // load fills a delivery with copies that are its own.
