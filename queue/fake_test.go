@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"testing/synctest"
 	"time"
 )
 
@@ -184,3 +185,9 @@ func (r *running) stop() error {
 }
 
 var errTest = errors.New("test failure")
+
+// pass lets d pass in a bubble, and everything that it brings about.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
