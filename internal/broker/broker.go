@@ -310,13 +310,3 @@ func (q *Queue[P]) tick() {
 	q.advance(now)
 	q.finish(now)
 }
-
-// Stop stops the timer. The queue stays usable.
-func (q *Queue[P]) Stop() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.timer != nil {
-		q.timer.Stop()
-		q.armed = never
-	}
-}
