@@ -56,7 +56,8 @@ type QueueSpec struct {
 	Retention  time.Duration // default: the service's; for a dead-letter queue the longest there is
 	DeadLetter string        // name of the dead-letter queue, ensured first; empty: none
 	// BrokerMaxAttempts is the broker's own limit, as a net below the
-	// library's policies; 0: none.
+	// library's policies; 0: none. What the broker doesn't allow becomes the
+	// nearest that it does, and the report says so.
 	BrokerMaxAttempts int
 	IsDeadLetter      bool
 	DryRun            bool // report only

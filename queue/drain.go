@@ -26,7 +26,9 @@ func (c *Consumer) drain() error {
 	// A receive that doesn't end with its context holds up nothing else.
 	grace := c.opts.ReceiveGrace - time.Since(begun)
 	if !c.waitLocked(max(grace, 0)+flushTimeout, func() bool { return c.fetch.running == 0 }) {
+		c.mu.Unlock()
 		c.opts.Logger.Error("a receive ignores its context", "queue", c.opts.Name)
+		c.mu.Lock()
 	}
 	if c.fetch.grace != nil {
 		c.fetch.grace.Stop()
@@ -36,7 +38,7 @@ func (c *Consumer) drain() error {
 	c.fetch.cancel = nil
 
 	c.settle.flushLocked()
-	settled := func() bool { return c.settle.flights == 0 && len(c.settle.pending) == 0 }
+	settled := func() bool { return c.settle.flights+c.settle.retries == 0 && len(c.settle.pending) == 0 }
 	if !c.waitLocked(flushTimeout, settled) {
 		c.settle.cancel()
 		c.waitLocked(flushTimeout, settled)

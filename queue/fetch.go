@@ -266,6 +266,9 @@ func (f *fetcher) measureLocked(now time.Time) {
 // failedLocked decides what an error of Receive means, and waits.
 func (f *fetcher) failedLocked(err error, now time.Time) bool {
 	c := f.c
+	if c.phase != phaseRunning {
+		return false
+	}
 	c.stats.ReceiveErrors++
 	c.stats.LastError, c.stats.LastErrorAt = err, now
 	if final(err) {
@@ -329,25 +332,25 @@ func (c *Consumer) sweep() {
 	}
 	now := time.Now()
 	limit := c.fetch.windowLocked()
-	released := false
-	for c.ready.len() > 0 {
-		l := c.ready.front()
-		if l.arrived.Add(limit).After(now) {
-			break
+	var old []*lease
+	c.ready.remove(func(l *lease) bool {
+		// A key's next, where the broker locks keys: nobody else could have it.
+		// And what has waited here before may have waited long by intention.
+		if l.arrived.Add(limit).After(now) || l.line != nil && c.caps.KeyLocked || !l.until.IsZero() {
+			return false
 		}
-		if l.line != nil && c.caps.KeyLocked || !l.until.IsZero() {
-			break // nobody else could have it now
-		}
-		c.ready.popFront()
+		old = append(old, l)
+		return true
+	})
+	for _, l := range old {
 		l.state = leaseDone
 		if line := l.line; line != nil {
 			l.line = nil
 			c.scatterLocked(line, 0, now)
 		}
 		c.releaseLocked(l, 0, now)
-		released = true
 	}
-	if released {
+	if len(old) > 0 {
 		c.settle.flushLocked()
 	}
 	if c.ready.len() > 0 {

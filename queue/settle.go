@@ -13,7 +13,8 @@ type settler struct {
 	pending []Settlement
 	leases  []*lease  // of pending, by index
 	due     time.Time // when pending must go
-	flights int       // calls under way, with their retries
+	flights int       // first calls under way, bounded
+	retries int       // batches that failed in part and are tried again: they mustn't hold up others
 	timer   lazyTimer
 	ctx     context.Context // ends when a drain gives up on the broker
 	cancel  context.CancelFunc
@@ -125,21 +126,42 @@ func (s *settler) flushLocked() {
 	go s.flight(batch, leases)
 }
 
-// flight settles a batch and tries again what failed, until the leases end.
-func (s *settler) flight(batch []Settlement, leases []*lease) {
+// landed ends a first call; left settlements are tried again.
+func (s *settler) landed(left int) {
 	c := s.c
-	pause := settleRetryMin
-	for {
-		ctx, cancel := context.WithTimeout(s.ctx, settleTimeout)
-		err := c.sub.Settle(ctx, batch...)
-		cancel()
-		if err == nil {
-			break
-		}
-		batch, leases = s.sift(batch, leases, err)
-		if len(batch) == 0 {
-			break
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.flights--
+	if left > 0 {
+		s.retries++
+	}
+	if len(s.pending) >= s.batch || !time.Now().Before(s.due) || c.phase != phaseRunning {
+		s.flushLocked()
+	}
+	if c.phase == phaseDraining {
+		c.changed.Broadcast()
+	}
+}
+
+// gaveUp ends the retries of a batch.
+func (s *settler) gaveUp() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.retries--
+	if s.c.phase == phaseDraining {
+		s.c.changed.Broadcast()
+	}
+}
+
+// flight settles a batch. What fails is tried again until the leases end.
+func (s *settler) flight(batch []Settlement, leases []*lease) {
+	batch, leases = s.call(batch, leases)
+	s.landed(len(batch))
+	if len(batch) == 0 {
+		return
+	}
+	defer s.gaveUp()
+	for pause := settleRetryMin; len(batch) > 0; pause = min(2*pause, settleRetryMax) {
 		if !sleep(s.ctx, pause) {
 			s.sift(batch, leases, context.Cause(s.ctx))
 			break
@@ -150,17 +172,21 @@ func (s *settler) flight(batch []Settlement, leases []*lease) {
 				batch[i].Delay = max(leases[i].until.Sub(now), 0)
 			}
 		}
-		pause = min(2*pause, settleRetryMax)
+		if batch, leases = s.call(batch, leases); len(batch) == 0 {
+			break
+		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.flights--
-	if len(s.pending) >= s.batch || !time.Now().Before(s.due) || c.phase != phaseRunning {
-		s.flushLocked()
+}
+
+// call settles once and returns what failed and can still be tried.
+func (s *settler) call(batch []Settlement, leases []*lease) ([]Settlement, []*lease) {
+	ctx, cancel := context.WithTimeout(s.ctx, settleTimeout)
+	err := s.c.sub.Settle(ctx, batch...)
+	cancel()
+	if err == nil {
+		return nil, nil
 	}
-	if c.phase == phaseDraining {
-		c.changed.Broadcast()
-	}
+	return s.sift(batch, leases, err)
 }
 
 // sift keeps what failed and can still be tried.
