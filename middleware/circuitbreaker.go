@@ -118,7 +118,7 @@ type breakerPhase struct {
 // In a queue.Chain it can't hold anything back, so what comes while it isn't
 // closed is snoozed.
 func CircuitBreaker(o CircuitBreakerOptions) *Breaker {
-	b := &Breaker{seats: seats{}, phase: &breakerPhase{state: BreakerClosed}}
+	b := &Breaker{phase: &breakerPhase{state: BreakerClosed}}
 	b.opts, b.err = o.validate()
 	b.window.width = b.opts.Window / breakerSlices
 	return b
@@ -206,7 +206,7 @@ func (b *Breaker) change(f func(now time.Time)) {
 		return // it never lets anything pass; see Bind
 	}
 	f(time.Now())
-	wake := b.seats.rouse(nil)
+	wake := b.seats.rouse()
 	b.mu.Unlock()
 	call(wake)
 }
@@ -355,13 +355,12 @@ func (s *breakerSeat) Wrap(next queue.Handler) queue.Handler { return next }
 func (s *breakerSeat) Attach(wake func()) (detach func()) {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
-	s.wake = wake
-	s.b.seats[&s.seat] = struct{}{}
-	return func() {
+	s.b.seats.attach(&s.seat, wake)
+	return sync.OnceFunc(func() {
 		s.b.mu.Lock()
 		defer s.b.mu.Unlock()
-		delete(s.b.seats, &s.seat)
-	}
+		s.b.seats.detach(&s.seat)
+	})
 }
 
 func (s *breakerSeat) Room() queue.Room {
@@ -377,7 +376,7 @@ func (s *breakerSeat) Room() queue.Room {
 			return queue.Room{N: n}
 		}
 	}
-	s.waiting = true
+	b.seats.mark(&s.seat)
 	return queue.Room{Until: p.until}
 }
 
@@ -395,7 +394,7 @@ func (s *breakerSeat) Enter(*queue.Delivery) queue.Entry {
 			return queue.Entry{OK: true, Ticket: p}
 		}
 	}
-	s.waiting = true
+	b.seats.mark(&s.seat)
 	return queue.Entry{Until: p.until}
 }
 
@@ -423,11 +422,20 @@ func (s *breakerSeat) Leave(ticket any, result queue.GateResult) {
 	case bad:
 		b.open(now, result.Err)
 	}
-	except := &s.seat
+	var wake []func()
 	if result.Started {
-		except = nil
+		wake = b.seats.rouse()
+	} else if len(b.seats.waiting) > 0 {
+		b.seats.late.arm(b.wakeLate)
 	}
-	wake := b.seats.rouse(except)
+	b.mu.Unlock()
+	call(wake)
+}
+
+func (b *Breaker) wakeLate() {
+	b.mu.Lock()
+	b.seats.late.fired()
+	wake := b.seats.rouse()
 	b.mu.Unlock()
 	call(wake)
 }

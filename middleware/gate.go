@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -15,7 +16,11 @@ import (
 // without effect.
 
 // seats are the consumers that use a gate, guarded by the gate's mutex.
-type seats map[*seat]struct{}
+type seats struct {
+	attached int
+	waiting  []*seat
+	late     lateWake
+}
 
 // seat is one of them.
 type seat struct {
@@ -23,21 +28,55 @@ type seat struct {
 	waiting bool // was refused, and nobody has woken it since
 }
 
-// rouse returns the wake functions of those that wait, except one. They are to
-// be called without the mutex.
-//
-// The exception is a consumer that gives back what it hasn't used, because
-// another gate refused: waking it would make it ask both again, for ever.
-func (s seats) rouse(except *seat) []func() {
-	var out []func()
-	for st := range s {
-		if st.waiting && st != except {
-			st.waiting = false
-			out = append(out, st.wake)
-		}
+func (s *seats) attach(st *seat, wake func()) {
+	st.wake = wake
+	s.attached++
+}
+
+func (s *seats) detach(st *seat) {
+	s.attached--
+	st.wake, st.waiting = nil, false
+	s.waiting = slices.DeleteFunc(s.waiting, func(o *seat) bool { return o == st })
+}
+
+// mark notes that a consumer was refused.
+func (s *seats) mark(st *seat) {
+	if !st.waiting {
+		st.waiting = true
+		s.waiting = append(s.waiting, st)
 	}
+}
+
+// rouse returns the wake functions of those that wait. They are to be called
+// without the mutex.
+func (s *seats) rouse() []func() {
+	var out []func()
+	for _, st := range s.waiting {
+		st.waiting = false
+		out = append(out, st.wake)
+	}
+	clear(s.waiting)
+	s.waiting = s.waiting[:0]
 	return out
 }
+
+// lateWake wakes those that were refused while a place was taken for a moment
+// and then given back unused, because another gate had refused. It's late, as two
+// consumers that each do so would keep waking each other, and never rest.
+type lateWake struct{ pending bool }
+
+const lateWakeTime = 10 * time.Millisecond
+
+// arm makes fire be called soon. The gate's mutex must be held; fire takes it,
+// and calls fired.
+func (w *lateWake) arm(fire func()) {
+	if !w.pending {
+		w.pending = true
+		time.AfterFunc(lateWakeTime, fire)
+	}
+}
+
+func (w *lateWake) fired() { w.pending = false }
 
 func call(fns []func()) {
 	for _, f := range fns {

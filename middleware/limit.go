@@ -35,10 +35,12 @@ type Limiter struct {
 	running  int
 	attached int
 	starved  []*limitSeat // were told that there is no room, in order
+	late     lateWake
 }
 
-// limitKey is the state of one key, or of an unkeyed limit. Whenever a slot is
-// free, line is empty: a free slot is offered to the first in line.
+// limitKey is the state of one key, or of an unkeyed limit. As long as anybody
+// is in line no slot is free, as a free one is offered to the first; but for a
+// moment after one was given back unused.
 type limitKey struct {
 	name    string
 	running int
@@ -94,7 +96,7 @@ func (l *Limiter) SetMax(max int) error {
 	for _, k := range l.keys {
 		wake = append(wake, l.advance(k)...)
 	}
-	wake = append(wake, l.feed(nil)...)
+	wake = append(wake, l.feed()...)
 	l.mu.Unlock()
 	call(wake)
 	return nil
@@ -189,7 +191,7 @@ func (l *Limiter) lapse(k *limitKey, o *limitOffer) {
 	if i := slices.Index(k.offers, o); i >= 0 {
 		k.offers = slices.Delete(k.offers, i, i+1)
 		o.to.places--
-		wake = append(l.advance(k), l.feed(nil)...)
+		wake = append(l.advance(k), l.feed()...)
 	}
 	l.mu.Unlock()
 	call(wake)
@@ -198,21 +200,27 @@ func (l *Limiter) lapse(k *limitKey, o *limitOffer) {
 // feed lets the consumers that were told that there is no room fetch again, and
 // returns whom to wake. Each may fetch one even when others are faster again:
 // once it holds a delivery it has its turn.
-func (l *Limiter) feed(except *limitSeat) []func() {
+func (l *Limiter) feed() []func() {
 	var wake []func()
-	kept := l.starved[:0]
 	for _, s := range l.starved {
-		if s == except {
-			kept = append(kept, s)
-			continue
-		}
 		s.starved = false
 		s.extra = l.attached > 1
 		wake = append(wake, s.wake)
 	}
-	clear(l.starved[len(kept):])
-	l.starved = kept
+	clear(l.starved)
+	l.starved = l.starved[:0]
 	return wake
+}
+
+func (l *Limiter) wakeLate() {
+	l.mu.Lock()
+	l.late.fired()
+	wake := l.feed()
+	for _, k := range l.keys {
+		wake = append(wake, l.advance(k)...)
+	}
+	l.mu.Unlock()
+	call(wake)
 }
 
 // limitSeat is a Limiter as one consumer sees it.
@@ -259,7 +267,7 @@ func (s *limitSeat) detach() {
 			wake = append(wake, l.advance(k)...)
 		}
 		s.places = 0
-		wake = append(wake, l.feed(nil)...)
+		wake = append(wake, l.feed()...)
 	}
 	l.mu.Unlock()
 	call(wake)
@@ -273,11 +281,9 @@ func (s *limitSeat) Room() queue.Room {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if free := l.free(l.at("")); free > 0 {
-		s.extra = false
 		return queue.Room{N: share(free, l.attached)}
 	}
-	if s.extra && s.places == 0 {
-		s.extra = false
+	if s.extra && s.places == 0 { // until it holds one: the consumer asks again and again
 		return queue.Room{N: 1}
 	}
 	if !s.starved {
@@ -296,17 +302,25 @@ func (s *limitSeat) Enter(d *queue.Delivery) queue.Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k := l.at(name)
+	s.extra = false
 	if i := slices.IndexFunc(k.offers, func(o *limitOffer) bool { return o.to == s }); i >= 0 {
 		k.offers[i].timer.Stop()
 		k.offers = slices.Delete(k.offers, i, i+1)
 		s.places--
 		s.extra = l.attached > 1 // the next one may come to wait its turn
-	} else if l.free(k) <= 0 {
-		if !slices.Contains(k.line, s) {
-			k.line = append(k.line, s)
-			s.places++
+	} else {
+		i := slices.Index(k.line, s)
+		if l.free(k) <= 0 {
+			if i < 0 {
+				k.line = append(k.line, s)
+				s.places++
+			}
+			return queue.Entry{}
 		}
-		return queue.Entry{}
+		if i >= 0 {
+			k.line = slices.Delete(k.line, i, i+1)
+			s.places--
+		}
 	}
 	k.running++
 	l.running++
@@ -324,13 +338,11 @@ func (s *limitSeat) Leave(ticket any, result queue.GateResult) {
 	l.mu.Lock()
 	k.running--
 	l.running--
-	wake := l.advance(k)
-	if len(l.starved) > 0 {
-		except := s
-		if result.Started {
-			except = nil
-		}
-		wake = append(wake, l.feed(except)...)
+	var wake []func()
+	if result.Started || len(k.line) == 0 && len(l.starved) == 0 {
+		wake = append(l.advance(k), l.feed()...)
+	} else {
+		l.late.arm(l.wakeLate)
 	}
 	l.mu.Unlock()
 	call(wake)

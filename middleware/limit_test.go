@@ -128,20 +128,43 @@ func TestLimitLetsAStarvedConsumerFetchOne(t *testing.T) {
 		require.Equal(t, 1, b.woken())
 		a.start(t, delivery("a2", 0)) // a was faster
 		assert.Equal(t, queue.Room{N: 1}, b.Room(), "b would never get a turn: it has nothing to wait with")
+		assert.Equal(t, queue.Room{N: 1}, b.Room(), "asking has changed something")
+		b.held(t, delivery("b1", 0))
 		assert.Equal(t, queue.Room{}, b.Room(), "one is enough")
 	})
 }
 
-func TestLimitGivenBackUnusedDoesNotWakeItsOwnConsumer(t *testing.T) {
+func TestLimitGivenBackUnusedIsOfferedLater(t *testing.T) {
 	t.Parallel()
-	l := middleware.Limit(1, middleware.LimitOptions{})
-	a, b := newGate(t, l), newGate(t, l)
-	ticket := a.start(t, delivery("a1", 0))
-	a.Room()
-	b.Room()
-	a.Leave(ticket, queue.GateResult{}) // another gate of a has refused
-	assert.Zero(t, a.woken(), "a would ask both gates again, for ever")
-	assert.Equal(t, 1, b.woken(), "b was told that there is no room")
+	synctest.Test(t, func(t *testing.T) {
+		l := middleware.Limit(1, middleware.LimitOptions{})
+		a, b, c := newGate(t, l), newGate(t, l), newGate(t, l)
+		ticket := a.start(t, delivery("a1", 0))
+		b.Room()
+		c.held(t, delivery("c1", 0))
+		a.Leave(ticket, queue.GateResult{}) // another gate of a has refused
+		assert.Zero(t, b.woken()+c.woken(), "consumers whose gates disagree would wake each other, for ever")
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, 1, b.woken(), "b was told that there is no room")
+		assert.NotZero(t, c.woken(), "c was refused")
+		c.start(t, delivery("c1", 0))
+	})
+}
+
+func TestLimitGivenBackUnusedIsFreeAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := middleware.Limit(1, middleware.LimitOptions{})
+		a, b := newGate(t, l), newGate(t, l)
+		ticket := a.start(t, delivery("a1", 0))
+		b.held(t, delivery("b1", 0))
+		a.Leave(ticket, queue.GateResult{})
+		ticket = b.start(t, delivery("b1", 0))
+		b.Leave(ticket, started)
+		assert.Zero(t, b.woken(), "it's in no line any more")
+		a.start(t, delivery("a1", 0))
+	})
 }
 
 func TestLimitByKey(t *testing.T) {

@@ -53,7 +53,7 @@ type bucket struct{ full time.Time }
 // In a queue.Chain it limits too, but what waits there holds a slot of its
 // consumer.
 func RateLimit(perSecond float64, o RateLimitOptions) *RateLimiter {
-	r := &RateLimiter{key: o.Key, buckets: map[string]*bucket{}, seats: seats{}, sweepAt: 64}
+	r := &RateLimiter{key: o.Key, buckets: map[string]*bucket{}, sweepAt: 64}
 	r.err = r.set(perSecond, o.Burst)
 	return r
 }
@@ -64,7 +64,7 @@ func RateLimit(perSecond float64, o RateLimitOptions) *RateLimiter {
 func (r *RateLimiter) SetRate(perSecond float64, burst int) error {
 	r.mu.Lock()
 	err := r.set(perSecond, burst)
-	wake := r.seats.rouse(nil)
+	wake := r.seats.rouse()
 	r.mu.Unlock()
 	call(wake)
 	return err
@@ -148,13 +148,12 @@ func (s *rateSeat) Wrap(next queue.Handler) queue.Handler { return next }
 func (s *rateSeat) Attach(wake func()) (detach func()) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	s.wake = wake
-	s.r.seats[&s.seat] = struct{}{}
-	return func() {
+	s.r.seats.attach(&s.seat, wake)
+	return sync.OnceFunc(func() {
 		s.r.mu.Lock()
 		defer s.r.mu.Unlock()
-		delete(s.r.seats, &s.seat)
-	}
+		s.r.seats.detach(&s.seat)
+	})
 }
 
 func (s *rateSeat) Room() queue.Room {
@@ -167,10 +166,10 @@ func (s *rateSeat) Room() queue.Room {
 	defer r.mu.Unlock()
 	n, from := r.tokens(r.buckets[""], now)
 	if n == 0 {
-		s.waiting = true
+		r.seats.mark(&s.seat)
 		return queue.Room{Until: from}
 	}
-	return queue.Room{N: share(n, len(r.seats))}
+	return queue.Room{N: share(n, r.seats.attached)}
 }
 
 func (s *rateSeat) Enter(d *queue.Delivery) queue.Entry {
@@ -184,7 +183,7 @@ func (s *rateSeat) Enter(d *queue.Delivery) queue.Entry {
 	defer r.mu.Unlock()
 	b := r.buckets[key]
 	if n, from := r.tokens(b, now); n == 0 {
-		s.waiting = true
+		r.seats.mark(&s.seat)
 		return queue.Entry{Until: from}
 	}
 	if b == nil {
@@ -206,10 +205,20 @@ func (s *rateSeat) Leave(ticket any, result queue.GateResult) {
 	if !ok || result.Started {
 		return
 	}
-	s.r.mu.Lock()
-	b.full = b.full.Add(-s.r.each)
-	wake := s.r.seats.rouse(&s.seat)
-	s.r.mu.Unlock()
+	r := s.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b.full = b.full.Add(-r.each)
+	if len(r.seats.waiting) > 0 {
+		r.seats.late.arm(r.wakeLate)
+	}
+}
+
+func (r *RateLimiter) wakeLate() {
+	r.mu.Lock()
+	r.seats.late.fired()
+	wake := r.seats.rouse()
+	r.mu.Unlock()
 	call(wake)
 }
 
