@@ -19,17 +19,18 @@ type Backoff struct {
 }
 
 // Delay returns the delay after the given number of failures, this one
-// included. It may be called concurrently.
+// included; it's between 0 and Max. It may be called concurrently.
 func (b Backoff) Delay(failures int) time.Duration {
 	b = b.withDefaults()
-	d := float64(b.Min) * math.Pow(b.Factor, float64(max(failures, 1)-1))
-	if !(d < float64(b.Max)) { // also +Inf and NaN
-		d = float64(b.Max)
+	d := b.Max
+	// Written so that +Inf and NaN are Max, too.
+	if f := float64(b.Min) * math.Pow(b.Factor, float64(max(failures, 1)-1)); f < float64(b.Max) {
+		d = time.Duration(f)
 	}
 	if b.Jitter > 0 {
-		d -= d * b.Jitter * rand.Float64() //nolint:gosec // spreads load; nothing secret
+		d -= time.Duration(float64(d) * b.Jitter * rand.Float64()) //nolint:gosec // spreads load; nothing secret
 	}
-	return time.Duration(d)
+	return max(d, 0)
 }
 
 // Validate fails with ErrInvalid when the settings contradict each other.
@@ -42,7 +43,7 @@ func (b Backoff) Validate() error {
 		return &InvalidError{"Backoff", "Min " + d.Min.String() + " is over Max " + d.Max.String()}
 	case d.Factor < 1 || math.IsNaN(d.Factor) || math.IsInf(d.Factor, 0):
 		return &InvalidError{"Backoff.Factor", "must be at least 1"}
-	case b.Jitter > 1 || math.IsNaN(b.Jitter):
+	case !(b.Jitter <= 1): // also NaN
 		return &InvalidError{"Backoff.Jitter", "must be at most 1"}
 	}
 	return nil

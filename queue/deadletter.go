@@ -13,13 +13,13 @@ import (
 // have been cut so that the message fits.
 type DeadLetterInfo struct {
 	ID        string           `json:"id,omitempty"` // the original's Delivery.ID
-	Source    Endpoint         `json:"src"`          // where it failed
+	Source    Endpoint         `json:"src,omitzero"` // where it failed
 	Reason    DeadLetterReason `json:"why,omitempty"`
-	Failures  int              `json:"n,omitempty"` // the last one included
-	Attempt   int              `json:"a,omitempty"` // the broker's count; 0: unknown
-	Error     string           `json:"err,omitempty"`
-	ErrorType string           `json:"type,omitempty"` // Go type of the innermost error
-	Stack     string           `json:"stack,omitempty"`
+	Failures  int              `json:"n,omitempty"`     // the last one included
+	Attempt   int              `json:"a,omitempty"`     // the broker's count; 0: unknown
+	Error     string           `json:"err,omitempty"`   // at most 8 KiB
+	ErrorType string           `json:"type,omitempty"`  // Go type of the innermost error
+	Stack     string           `json:"stack,omitempty"` // of a panic; at most 16 KiB
 	// Fingerprint groups like failures: it's the same for errors that differ
 	// only in numbers and identifiers.
 	Fingerprint string    `json:"fp,omitempty"`
@@ -28,6 +28,11 @@ type DeadLetterInfo struct {
 	// Redriven is how often the message was moved back before.
 	Redriven int `json:"re,omitempty"`
 }
+
+const (
+	maxErrorText = 8 << 10
+	maxStackText = 16 << 10
+)
 
 // DeadLetterReason says why a message was dead-lettered.
 type DeadLetterReason string
@@ -41,17 +46,18 @@ const (
 // NewDeadLetter returns the copy of d to publish to a dead-letter queue after it
 // failed with err: body, attributes, id and ordering key, with the history in
 // its metadata and without a DedupID. The history is cut when it doesn't fit; it
-// never keeps the copy from being published.
+// never keeps the copy from being published. A dead-letter queue that keeps no
+// order carries the ordering key in the metadata, and Redrive restores it.
 func NewDeadLetter(d *Delivery, err error, reason DeadLetterReason, now time.Time) *Message {
 	info := &DeadLetterInfo{
-		ID: d.ID, Source: d.Source, Reason: reason, Failures: d.Failures + 1, Attempt: d.Attempt,
-		FirstAt: d.EnqueuedAt, LastAt: now,
+		ID: d.ID, Source: d.Source, Reason: reason, Failures: sane(d.Failures) + 1, Attempt: d.Attempt,
+		FirstAt: wireTime(d.EnqueuedAt), LastAt: wireTime(now),
 	}
 	if err != nil {
-		info.Error = strings.ToValidUTF8(err.Error(), "\uFFFD")
+		info.Error = clip(errorText(err), maxErrorText)
 		info.ErrorType = errorType(err)
 		if p, ok := errors.AsType[*PanicError](err); ok {
-			info.Stack = strings.ToValidUTF8(string(p.Stack), "\uFFFD")
+			info.Stack = clip(string(p.Stack), maxStackText)
 		}
 		info.Fingerprint = Fingerprint(err)
 	}
@@ -67,57 +73,85 @@ func NewDeadLetter(d *Delivery, err error, reason DeadLetterReason, now time.Tim
 func redriven(d *Delivery, now time.Time) *Message {
 	m := hopMessage(d, time.Time{}, 0)
 	m.meta.ageFrom = now
+	if m.OrderingKey == "" {
+		m.OrderingKey, m.meta.key = m.meta.key, ""
+	}
 	if m.meta.deadLetter != nil {
 		dl := *m.meta.deadLetter
 		dl.Redriven++
-		dl.Stack = ""
+		dl.Stack = "" // it has been read, and costs the most
 		m.meta.deadLetter = &dl
 	}
 	return m
 }
 
-var variable = regexp.MustCompile(`(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|0x[0-9a-f]+|"[^"]*"|[0-9]+`)
+func clip(s string, n int) string {
+	return wholeRunes(strings.ToValidUTF8(s, "\uFFFD"), n)
+}
+
+// errorText is err.Error(), also for an error whose method panics.
+func errorText(err error) string { return fmt.Sprintf("%v", err) }
+
+// variable matches what differs between like errors: quoted parts and words with
+// a digit in them (numbers, times, addresses, UUIDs and other identifiers).
+var variable = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`|[\\w+-]*[0-9](?:[\\w.:µ+-]*[\\wµ])?")
 
 // Fingerprint returns a short text that is the same for errors of the same kind:
-// their innermost type and their text without numbers, quoted parts and UUIDs;
-// for panics also the place.
+// their innermost type and their text without numbers, identifiers and quoted
+// parts; for panics also the function and line. It's empty for nil.
 func Fingerprint(err error) string {
 	if err == nil {
 		return ""
 	}
 	h := fnv.New64a()
-	text := err.Error()
-	if len(text) > 4096 {
-		text = text[:4096]
-	}
-	fmt.Fprintf(h, "%s\n%s\n", errorType(err), variable.ReplaceAllString(text, "#"))
+	text := variable.ReplaceAllString(clip(errorText(err), 4096), "#")
+	fmt.Fprintf(h, "%s\n%s\n", errorType(err), text)
 	if p, ok := errors.AsType[*PanicError](err); ok {
 		fmt.Fprint(h, panicSite(string(p.Stack)))
 	}
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
-// panicSite is the function and line that panicked: the frame after the
-// runtime's own.
+// panicSite is the function and line that panicked first, from a stack as
+// debug.Stack gives it: the frame below the runtime's own.
 func panicSite(stack string) string {
 	lines := strings.Split(stack, "\n")
-	for i, l := range lines {
-		if strings.HasPrefix(l, "panic(") && i+3 < len(lines) {
-			for j := i + 2; j+1 < len(lines); j += 2 {
-				if !strings.HasPrefix(lines[j], "runtime.") {
-					fn, _, _ := strings.Cut(lines[j], "(0x")
-					at, _, _ := strings.Cut(strings.TrimSpace(lines[j+1]), " +0x")
-					return fn + " " + at
-				}
+	for i := len(lines) - 1; i >= 0; i-- {
+		if !strings.HasPrefix(lines[i], "panic(") {
+			continue
+		}
+		for j := i + 2; j+1 < len(lines); j += 2 {
+			if strings.HasPrefix(lines[j], "runtime.") {
+				continue
 			}
+			fn := lines[j]
+			if k := strings.LastIndexByte(fn, '('); k > 0 { // the arguments
+				fn = fn[:k]
+			}
+			// The path differs between the machines that built the program.
+			at, _, _ := strings.Cut(lines[j+1], " +0x")
+			return fn + at[strings.LastIndexByte(at, ':')+1:]
 		}
 	}
 	return ""
 }
 
+// errorType is the Go type of the innermost error; of the first branch where
+// there are several.
 func errorType(err error) string {
 	for {
-		next := errors.Unwrap(err)
+		var next error
+		switch x := err.(type) { //nolint:errorlint // walks the chain by hand, to its end
+		case interface{ Unwrap() error }:
+			next = x.Unwrap()
+		case interface{ Unwrap() []error }:
+			for _, e := range x.Unwrap() {
+				if e != nil {
+					next = e
+					break
+				}
+			}
+		}
 		if next == nil {
 			return fmt.Sprintf("%T", err)
 		}

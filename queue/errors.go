@@ -38,7 +38,7 @@ var (
 // LimitError says that a message is beyond a limit of the messaging system. It
 // comes before any request is sent.
 type LimitError struct {
-	Field  string // "body", "attributes", `attribute "x"`, "ordering key", "delay", ...
+	Field  string // "body", "attributes", `attribute "x"`, "ordering key", "delay", ...; it may say more
 	Got    int64  // in the unit of Max
 	Max    int64  // bytes, a count, or nanoseconds for delays
 	System string
@@ -116,11 +116,11 @@ func NewSettleError(errs []error) error {
 }
 
 // PublishErrors spreads the error of a Publish of n messages over its messages:
-// nil for those that are durable. An error that isn't a *PublishError counts
-// for all of them.
+// nil for those that are durable. An error that isn't a *PublishError of n
+// messages counts for all of them.
 func PublishErrors(err error, n int) []error {
 	var pe *PublishError
-	if errors.As(err, &pe) {
+	if errors.As(err, &pe) && pe.Total == n {
 		return spread(err, pe.Failed, n)
 	}
 	return spread(err, nil, n)
@@ -131,26 +131,28 @@ func settleErrors(err error, n int) []error {
 		return nil
 	}
 	var se *SettleError
-	if errors.As(err, &se) {
+	if errors.As(err, &se) && se.Total == n {
 		return spread(err, se.Failed, n)
 	}
 	return spread(err, nil, n)
 }
 
+// spread gives each entry its error. Where none is named, all have failed: a
+// success must never be guessed.
 func spread(err error, entries []EntryError, n int) []error {
 	out := make([]error, n)
 	if err == nil {
 		return out
 	}
-	if entries == nil {
+	named := false
+	for _, e := range entries {
+		if e.Index >= 0 && e.Index < n && e.Err != nil {
+			out[e.Index], named = e.Err, true
+		}
+	}
+	if !named {
 		for i := range out {
 			out[i] = err
-		}
-		return out
-	}
-	for _, e := range entries {
-		if e.Index >= 0 && e.Index < n {
-			out[e.Index] = e.Err
 		}
 	}
 	return out
@@ -201,5 +203,9 @@ func (e *AbandonedError) Error() string {
 		more = fmt.Sprintf(" and %d more", len(ids)-5)
 		ids = ids[:5]
 	}
-	return fmt.Sprintf("queue: %d handlers ignored their context: %s%s", len(e.IDs), strings.Join(ids, ", "), more)
+	handlers := "handlers"
+	if len(e.IDs) == 1 {
+		handlers = "handler"
+	}
+	return fmt.Sprintf("queue: %d %s ignored the end of the context: %s%s", len(e.IDs), handlers, strings.Join(ids, ", "), more)
 }

@@ -15,7 +15,9 @@ type Message struct {
 	// ID identifies the message from end to end: it's the key for idempotency,
 	// and stays the same over redeliveries, delay hops, dead-letter queues and
 	// redrive. It never makes a broker drop anything; DedupID does. When it's
-	// empty nothing is sent, and Delivery.ID is the broker's own id.
+	// empty nothing is sent, and Delivery.ID is the broker's own id. Otherwise it
+	// travels in one attribute of the library, which counts to the system's
+	// limit (ten on SQS).
 	ID string
 
 	// DedupID asks the broker to drop this message when it has accepted another
@@ -43,8 +45,8 @@ type Message struct {
 	// OrderingKey.
 	Delay time.Duration
 
-	// DeliverAt is the absolute form of Delay, by the consumer's clock. A time
-	// in the past means at once.
+	// DeliverAt is the absolute form of Delay, by the consumer's clock, to the
+	// millisecond. A time in the past means at once.
 	DeliverAt time.Time
 
 	// Options are settings that only one provider knows. Publish to another
@@ -117,19 +119,27 @@ func (e Endpoint) String() string {
 }
 
 // AgeFrom is the time from which the age of a delivery counts when a policy
-// gives up by age: its first enqueue, or its due time when it was delayed, or
-// the time of its redrive, whichever is latest. It's zero when unknown.
+// gives up by age: its first enqueue, the time that it was due when the library
+// delayed it, its dead-lettering or its redrive, whichever is latest. It's zero
+// when unknown.
 func (d *Delivery) AgeFrom() time.Time {
 	from := d.EnqueuedAt
-	if d.carried != nil {
-		if d.carried.due.After(from) {
-			from = d.carried.due
-		}
-		if d.carried.ageFrom.After(from) {
-			from = d.carried.ageFrom
-		}
+	c := d.carried
+	if c == nil {
+		return from
+	}
+	from = later(later(from, c.due), c.ageFrom)
+	if c.deadLetter != nil {
+		from = later(from, c.deadLetter.LastAt)
 	}
 	return from
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // Due is the time before which the delivery mustn't be handled; zero when it
@@ -160,9 +170,13 @@ type hint struct{ MessageOption }
 func OptionsFor(system string, m *Message) ([]MessageOption, error) {
 	var out []MessageOption
 	for _, o := range m.Options {
-		h, isHint := o.(hint)
-		if isHint {
-			o = h.MessageOption
+		isHint := false
+		for {
+			h, ok := o.(hint)
+			if !ok {
+				break
+			}
+			o, isHint = h.MessageOption, true
 		}
 		switch {
 		case o == nil:

@@ -5,14 +5,15 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"maps"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
 
 // metadata is what the library carries beside the user's message. A Message
-// holds it behind a pointer that's never written through.
+// holds it behind a pointer that's never written through, so that copies may
+// share it.
 type metadata struct {
 	enqueuedAt time.Time         // first enqueue, kept over hops
 	ageFrom    time.Time         // see Delivery.AgeFrom
@@ -20,6 +21,7 @@ type metadata struct {
 	failures   int               // of the message's former lives
 	deadLetter *DeadLetterInfo   // history
 	types      map[string]string // data types of attributes that aren't plain strings
+	key        string            // OrderingKey, where the queue can't carry it
 	library    bool              // published again by the library itself
 }
 
@@ -31,190 +33,56 @@ type metaJSON struct {
 	Enqueued   int64             `json:"enq,omitempty"` // Unix ms
 	AgeFrom    int64             `json:"age,omitempty"` // Unix ms
 	Failures   int               `json:"n,omitempty"`
+	Key        string            `json:"key,omitempty"`
 	Types      map[string]string `json:"types,omitempty"`
 	Attributes map[string]string `json:"attrs,omitempty"` // what couldn't go as attributes
+	Binary     map[string][]byte `json:"bin,omitempty"`   // the same, for what isn't UTF-8
 	DeadLetter *DeadLetterInfo   `json:"dl,omitempty"`
 }
 
-// Encoded is a message as it goes on the wire. Body and Attributes may be those
-// of the Message it was made from: don't write to them.
-type Encoded struct {
-	Body       []byte
-	Attributes map[string]string
-	// Types has the data types of attributes that a foreign producer gave
-	// another type than a plain string; nil usually.
-	Types map[string]string
-	Size  int // as the system counts it
-}
-
-// Encode returns what to send for a message that Prepare has accepted. The
-// body and attributes are the user's wherever the system can carry them;
-// metadata is added only when there is some. The history of a dead letter is
-// cut until it fits: first the stack, then the error text; then surplus
-// attributes are folded into the metadata; then the history is left out.
-func (w Wire) Encode(m *Message) (Encoded, error) {
-	return w.encode(m, m.meta != nil && m.meta.library)
-}
-
-func (w *Wire) encode(m *Message, library bool) (Encoded, error) {
-	meta := metaOf(m)
-	enc := Encoded{Body: m.Body}
-	if m.meta != nil {
-		enc.Types = m.meta.types
+func metaOf(m *Message) metaJSON {
+	j := metaJSON{ID: m.ID}
+	md := m.meta
+	if md == nil {
+		return j
 	}
-	encoding := ""
-	if w.XMLText && !xmlText(m.Body) {
-		if len(m.Body) == 0 {
-			encoding, enc.Body = EncodingEmpty, []byte("-")
-		} else {
-			encoding = EncodingBase64
-			enc.Body = base64.StdEncoding.AppendEncode(nil, m.Body)
+	j.Due, j.Enqueued, j.AgeFrom = unixMilli(md.due), unixMilli(md.enqueuedAt), unixMilli(md.ageFrom)
+	j.Failures, j.Key = md.failures, md.key
+	if md.deadLetter != nil {
+		dl := *md.deadLetter
+		dl.FirstAt, dl.LastAt = wireTime(dl.FirstAt), wireTime(dl.LastAt)
+		// Said already, at another place.
+		if dl.ID == j.ID {
+			dl.ID = ""
 		}
-	}
-	attrs := m.Attributes
-	for _, k := range slices.Sorted(maps.Keys(m.Attributes)) {
-		if v := m.Attributes[k]; w.XMLText && !xmlText(v) {
-			if len(attrs) == len(m.Attributes) {
-				attrs = maps.Clone(m.Attributes)
-			}
-			delete(attrs, k)
-			meta.fold(k, v)
+		if unixMilli(dl.FirstAt) == j.Enqueued {
+			dl.FirstAt = time.Time{}
 		}
-	}
-	for {
-		out, over := w.assemble(&enc, attrs, encoding, meta)
-		if over == nil {
-			return out, nil
-		}
-		if !library || !meta.shrink(w, &attrs, m.Attributes, over) {
-			return Encoded{}, over
-		}
-	}
-}
-
-func metaOf(m *Message) *metaJSON {
-	j := &metaJSON{ID: m.ID}
-	if md := m.meta; md != nil {
-		j.Due, j.Enqueued, j.AgeFrom = unixMilli(md.due), unixMilli(md.enqueuedAt), unixMilli(md.ageFrom)
-		j.Failures, j.Types, j.DeadLetter = md.failures, md.types, md.deadLetter
+		j.DeadLetter = &dl
 	}
 	return j
 }
 
+func (j *metaJSON) empty() bool {
+	return j.ID == "" && j.Due == 0 && j.Enqueued == 0 && j.AgeFrom == 0 && j.Failures == 0 && j.Key == "" &&
+		len(j.Types) == 0 && !j.folds() && j.DeadLetter == nil
+}
+
+// folds reports whether the metadata holds attributes of the user.
+func (j *metaJSON) folds() bool { return len(j.Attributes) > 0 || len(j.Binary) > 0 }
+
 func (j *metaJSON) fold(k, v string) {
+	if !utf8.ValidString(v) && utf8.ValidString(k) {
+		if j.Binary == nil {
+			j.Binary = map[string][]byte{}
+		}
+		j.Binary[k] = []byte(v)
+		return
+	}
 	if j.Attributes == nil {
 		j.Attributes = map[string]string{}
 	}
 	j.Attributes[k] = v
-}
-
-func (j *metaJSON) empty() bool {
-	return j.ID == "" && j.Due == 0 && j.Enqueued == 0 && j.AgeFrom == 0 && j.Failures == 0 &&
-		len(j.Types) == 0 && len(j.Attributes) == 0 && j.DeadLetter == nil
-}
-
-// shrink makes the metadata of a message that the library publishes smaller by
-// one step, and reports whether there was one.
-func (j *metaJSON) shrink(w *Wire, attrs *map[string]string, users map[string]string, over *LimitError) bool {
-	tooMany := over.Field == "attributes"
-	if dl := j.DeadLetter; dl != nil && !tooMany {
-		cut := *dl
-		switch {
-		case cut.Stack != "":
-			cut.Stack = half(cut.Stack)
-		case len(cut.Error) > 64:
-			cut.Error = half(cut.Error)
-		default:
-			j.DeadLetter = nil
-			return true
-		}
-		j.DeadLetter = &cut
-		return true
-	}
-	if tooMany && w.MaxValueBytes == 0 && len(*attrs) > 0 {
-		if len(*attrs) == len(users) {
-			*attrs = maps.Clone(users)
-		}
-		// The smallest first: it costs the least, and the choice is stable.
-		keys := slices.SortedFunc(maps.Keys(*attrs), func(a, b string) int {
-			if d := len((*attrs)[a]) - len((*attrs)[b]); d != 0 {
-				return d
-			}
-			return bytes.Compare([]byte(a), []byte(b))
-		})
-		j.fold(keys[0], (*attrs)[keys[0]])
-		delete(*attrs, keys[0])
-		return true
-	}
-	if j.DeadLetter != nil {
-		cut := *j.DeadLetter
-		if cut.Stack != "" {
-			cut.Stack = half(cut.Stack)
-			j.DeadLetter = &cut
-		} else {
-			j.DeadLetter = nil
-		}
-		return true
-	}
-	// What only explains goes before the copy fails; the due time, the failures
-	// and the id stay as long as they can.
-	switch {
-	case j.Enqueued != 0 || j.AgeFrom != 0:
-		j.Enqueued, j.AgeFrom = 0, 0
-	case j.Failures != 0:
-		j.Failures = 0
-	default:
-		return false
-	}
-	return true
-}
-
-func half(s string) string {
-	if len(s) < 64 {
-		return ""
-	}
-	s = s[:len(s)/2]
-	for len(s) > 0 {
-		if r, n := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || n > 1 {
-			break
-		}
-		s = s[:len(s)-1]
-	}
-	return s
-}
-
-// assemble puts the parts together and says which limit they are over.
-func (w *Wire) assemble(enc *Encoded, attrs map[string]string, encoding string, meta *metaJSON) (Encoded, *LimitError) {
-	out := *enc
-	out.Attributes = attrs
-	chunks := []string(nil)
-	if !meta.empty() {
-		chunks = w.chunks(meta.marshal())
-	}
-	if w.NeedsContent && len(out.Body) == 0 && len(attrs) == 0 && len(chunks) == 0 {
-		encoding = EncodingEmpty
-	}
-	if encoding != "" || len(chunks) > 0 {
-		out.Attributes = make(map[string]string, len(attrs)+len(chunks)+1)
-		maps.Copy(out.Attributes, attrs)
-		if encoding != "" {
-			out.Attributes[EncodingAttribute] = encoding
-		}
-		for i, c := range chunks {
-			out.Attributes[metaName(i)] = c
-		}
-	}
-	if w.MaxAttributes > 0 && len(out.Attributes) > w.MaxAttributes {
-		return out, &LimitError{Field: "attributes", Got: int64(len(out.Attributes)), Max: int64(w.MaxAttributes), System: w.System}
-	}
-	out.Size = len(out.Body)
-	for k, v := range out.Attributes {
-		out.Size += len(k) + len(v) + w.AttributeBytes
-	}
-	if w.MaxBytes > 0 && out.Size > w.MaxBytes {
-		return out, &LimitError{Field: "body and attributes", Got: int64(out.Size), Max: int64(w.MaxBytes), System: w.System}
-	}
-	return out, nil
 }
 
 // marshal returns the JSON in a form that every system carries: characters that
@@ -223,15 +91,81 @@ func (j *metaJSON) marshal() string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(j); err != nil { // strings and numbers only: can't happen
-		return "{}"
+	if err := e.Encode(j); err != nil {
+		// Only a time outside of what RFC 3339 can say could do this, and
+		// wireTime lets none through. The user's attributes come first.
+		cut := *j
+		cut.DeadLetter = nil
+		b.Reset()
+		if e.Encode(&cut) != nil {
+			return ""
+		}
 	}
 	s := bytes.TrimRight(b.Bytes(), "\n")
-	if !xmlText(s) {
+	if bytes.Contains(s, []byte("\uFFFE")) || bytes.Contains(s, []byte("\uFFFF")) {
 		s = bytes.ReplaceAll(s, []byte("\uFFFE"), []byte(`\ufffe`))
 		s = bytes.ReplaceAll(s, []byte("\uFFFF"), []byte(`\uffff`))
 	}
 	return string(s)
+}
+
+// metaBound returns the most bytes that the metadata of m takes as JSON, when
+// that's easily known: not with a history, types or a key.
+func metaBound(m *Message) (n int, known bool) {
+	const number = len(`"due":,`) + len("-9223372036854775808")
+	if m.ID != "" {
+		n += len(`"id":"",`) + jsonLen(m.ID)
+	}
+	if md := m.meta; md != nil {
+		if md.deadLetter != nil || len(md.types) > 0 || md.key != "" {
+			return 0, false
+		}
+		if !md.due.IsZero() {
+			n += number
+		}
+		if !md.enqueuedAt.IsZero() {
+			n += number
+		}
+		if !md.ageFrom.IsZero() {
+			n += number
+		}
+		if md.failures != 0 {
+			n += number
+		}
+	}
+	if n > 0 {
+		n += len("{}")
+	}
+	return n, true
+}
+
+// jsonLen is the length of s in JSON as marshal writes it, without its quotes.
+func jsonLen(s string) int {
+	n := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			i++
+			switch {
+			case c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t' || c == '\b' || c == '\f':
+				n += 2
+			case c < ' ':
+				n += len(`\u0000`)
+			default:
+				n++
+			}
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		i += size
+		switch {
+		case r == utf8.RuneError && size == 1, r == '\u2028', r == '\u2029', r == '\uFFFE', r == '\uFFFF':
+			n += len(`\u0000`)
+		default:
+			n += size
+		}
+	}
+	return n
 }
 
 func metaName(i int) string {
@@ -249,13 +183,41 @@ func (w *Wire) chunks(s string) []string {
 	var out []string
 	for len(s) > w.MaxValueBytes {
 		n := w.MaxValueBytes
-		for n > 0 && !utf8.RuneStart(s[n]) {
+		for n > 1 && !utf8.RuneStart(s[n]) {
 			n--
 		}
 		out = append(out, s[:n])
 		s = s[n:]
 	}
 	return append(out, s)
+}
+
+// readMeta finds the library's metadata in attributes, and in how many of them
+// it lies; nil when there's none, or none that can be understood.
+func readMeta(attrs map[string]string) (*metaJSON, int) {
+	whole, ok := attrs[MetaAttribute]
+	if !ok {
+		return nil, 0
+	}
+	n := 1
+	for ; ; n++ {
+		more, ok := attrs[metaName(n)]
+		if !ok {
+			break
+		}
+		whole += more
+	}
+	if !strings.HasPrefix(whole, "{") {
+		return nil, 0
+	}
+	var j metaJSON
+	if err := json.Unmarshal([]byte(whole), &j); err != nil {
+		return nil, 0
+	}
+	if j.empty() { // nothing that we know: somebody else's
+		return nil, 0
+	}
+	return &j, n
 }
 
 // Decode makes a Delivery from what a broker handed over. It takes the library's
@@ -265,62 +227,108 @@ func (w *Wire) chunks(s string) []string {
 // rest: Source, BrokerID, Attempt, Deadline, Native, and ID and EnqueuedAt where
 // they are still empty (FillFromBroker does).
 func (w Wire) Decode(body []byte, attrs, types map[string]string) *Delivery {
+	j, n := readMeta(attrs)
+	if j != nil {
+		types = w.allTypes(attrs, types, j.Types)
+		if j.folds() && !w.restorable(body, attrs, types, j, n) {
+			j = nil
+		}
+	}
 	d := &Delivery{Message: Message{Body: body, Attributes: attrs}}
-	if enc, ok := attrs[EncodingAttribute]; ok {
-		switch enc {
-		case EncodingBase64:
-			if raw, err := base64.StdEncoding.AppendDecode(nil, body); err == nil {
-				d.Body = raw
-				delete(attrs, EncodingAttribute)
-			}
-		case EncodingEmpty:
-			if len(body) == 0 || string(body) == "-" {
-				d.Body = nil
-				delete(attrs, EncodingAttribute)
-			}
+	d.decodeBody()
+	if j == nil {
+		if len(types) > 0 {
+			d.meta = &metadata{types: types}
 		}
-	}
-	if len(types) > 0 {
-		d.meta = &metadata{types: types}
-	}
-	first, ok := attrs[MetaAttribute]
-	if !ok {
-		return d
-	}
-	whole, n := first, 1
-	for ; ; n++ {
-		more, ok := attrs[metaName(n)]
-		if !ok {
-			break
-		}
-		whole += more
-	}
-	var j metaJSON
-	if err := json.Unmarshal([]byte(whole), &j); err != nil {
 		return d
 	}
 	for i := range n {
 		delete(attrs, metaName(i))
 	}
+	j.unfold(attrs)
+	d.ID = j.ID
+	dl := j.DeadLetter
+	if dl != nil {
+		if dl.ID == "" {
+			dl.ID = j.ID
+		}
+		if dl.FirstAt = wireTime(dl.FirstAt); dl.FirstAt.IsZero() {
+			dl.FirstAt = fromMilli(j.Enqueued)
+		}
+		dl.LastAt = wireTime(dl.LastAt)
+		dl.Failures, dl.Redriven = sane(dl.Failures), sane(dl.Redriven)
+	}
+	d.receive(&metadata{
+		enqueuedAt: fromMilli(j.Enqueued), ageFrom: fromMilli(j.AgeFrom), due: fromMilli(j.Due),
+		failures: sane(j.Failures), deadLetter: dl, types: types, key: j.Key,
+	})
+	return d
+}
+
+func (d *Delivery) decodeBody() {
+	switch d.Attributes[EncodingAttribute] {
+	case EncodingBase64:
+		raw, err := base64.StdEncoding.AppendDecode(nil, d.Body)
+		if err != nil {
+			return
+		}
+		d.Body = raw
+	case EncodingEmpty:
+		if len(d.Body) > 0 && string(d.Body) != "-" {
+			return
+		}
+		d.Body = nil
+	default:
+		return
+	}
+	delete(d.Attributes, EncodingAttribute)
+}
+
+// unfold puts back the attributes that travelled in the metadata. What came as
+// an attribute wins.
+func (j *metaJSON) unfold(attrs map[string]string) {
 	for k, v := range j.Attributes {
 		if _, taken := attrs[k]; !taken {
 			attrs[k] = v
 		}
 	}
-	if len(types) == 0 {
-		types = j.Types
+	for k, v := range j.Binary {
+		if _, taken := attrs[k]; !taken {
+			attrs[k] = string(v)
+		}
 	}
-	d.restore(&j, types)
-	return d
 }
 
-func (d *Delivery) restore(j *metaJSON, types map[string]string) {
-	d.ID = j.ID
-	c := &metadata{
-		enqueuedAt: fromMilli(j.Enqueued), ageFrom: fromMilli(j.AgeFrom), due: fromMilli(j.Due),
-		failures: max(j.Failures, 0), deadLetter: j.DeadLetter, types: types,
+// allTypes adds the types that travelled in the metadata to those of the
+// broker, which knows better about its own attributes.
+func (w *Wire) allTypes(attrs, native, carried map[string]string) map[string]string {
+	if len(carried) == 0 {
+		return native
 	}
-	d.receive(c)
+	all := make(map[string]string, len(native)+len(carried))
+	for k, t := range carried {
+		if _, ok := attrs[k]; !ok || !w.TypedAttributes {
+			all[k] = t
+		}
+	}
+	maps.Copy(all, native)
+	return all
+}
+
+// restorable reports whether a message that came with attributes in its
+// metadata can be sent like that again. It always can when this library wrote
+// it; but a foreign producer may have written the same more tightly than we
+// would, and a message that we couldn't copy could never be dead-lettered.
+func (w *Wire) restorable(body []byte, attrs, types map[string]string, j *metaJSON, n int) bool {
+	m := Message{ID: j.ID, Body: body, Attributes: maps.Clone(attrs), meta: &metadata{types: types}}
+	for i := range n {
+		delete(m.Attributes, metaName(i))
+	}
+	d := &Delivery{Message: m}
+	d.decodeBody()
+	j.unfold(d.Attributes)
+	_, err := newEncoder(w, &d.Message).fit(w.MaxBytes)
+	return err == nil
 }
 
 // receive splits carried metadata into what belongs to this delivery alone and
@@ -329,37 +337,26 @@ func (d *Delivery) receive(c *metadata) {
 	d.carried = c
 	d.EnqueuedAt = c.enqueuedAt
 	d.Failures = c.failures
-	d.DeadLetter = c.deadLetter
-	d.meta = nil
-	if c.deadLetter != nil || len(c.types) > 0 {
-		d.meta = &metadata{types: c.types, deadLetter: c.deadLetter}
-		if c.deadLetter != nil {
-			d.meta.enqueuedAt = c.enqueuedAt
-		}
+	d.meta, d.DeadLetter = nil, nil
+	if c.deadLetter != nil {
+		dl := *c.deadLetter // the handler's own; it may change it
+		d.DeadLetter = &dl
+		d.meta = &metadata{types: c.types, deadLetter: c.deadLetter, enqueuedAt: c.enqueuedAt}
+	} else if len(c.types) > 0 {
+		d.meta = &metadata{types: c.types}
 	}
 }
 
 // NewDelivery makes a Delivery from a message as it was accepted by a broker
 // that keeps messages in the process, without encoding. m's body and attributes
-// are taken over; what the library carries with it is isolated.
+// are taken over; what only concerned its publishing is left out.
 func NewDelivery(m Message) *Delivery {
+	m.Delay, m.DeliverAt, m.DedupID, m.Options = 0, time.Time{}, "", nil
 	d := &Delivery{Message: m}
-	d.receiveNative()
+	if c := m.meta; c != nil {
+		d.receive(c)
+	}
 	return d
-}
-
-func (d *Delivery) receiveNative() {
-	c := d.meta
-	if c == nil {
-		return
-	}
-	if c.deadLetter != nil {
-		cp := *c
-		dl := *c.deadLetter
-		cp.deadLetter = &dl
-		c = &cp
-	}
-	d.receive(c)
 }
 
 // FillFromBroker sets what the metadata left open: the broker's id and time.
@@ -378,7 +375,7 @@ func unixMilli(t time.Time) int64 {
 		return 0
 	}
 	// Rounded up, so that a due time is never early.
-	return t.Add(time.Millisecond - 1).UnixMilli()
+	return max(t.Add(time.Millisecond-1).UnixMilli(), 0)
 }
 
 // Times beyond this can't be written as RFC 3339 and are no times.
@@ -391,4 +388,25 @@ func fromMilli(ms int64) time.Time {
 	return time.UnixMilli(ms)
 }
 
+// wireTime is t as the metadata carries it; zero when it can't.
+func wireTime(t time.Time) time.Time {
+	if y := t.Year(); t.IsZero() || y < 1 || y > 9999 {
+		return time.Time{}
+	}
+	t = t.UTC().Truncate(time.Millisecond)
+	if t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
+// sane bounds a count that somebody else may have written, so that adding to it
+// doesn't overflow.
+func sane(n int) int { return min(max(n, 0), 1<<30) }
+
 func base64Len(n int) int { return base64.StdEncoding.EncodedLen(n) }
+
+// HasMetadata reports whether the library carries something along with m beside
+// its fields: then a broker must keep what Encode returns, or m itself. It's for
+// backends.
+func (m *Message) HasMetadata() bool { return m.meta != nil }

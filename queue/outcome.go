@@ -96,7 +96,8 @@ func orUnspecified(err error) error {
 // OutcomeOf tells what err, as returned by a handler, means. Through wrapping
 // the outermost outcome wins; among the branches of errors.Join (and of
 // fmt.Errorf with several %w) it's the first of: dead-lettered, Reject, Drop,
-// RetryAfter, Snooze. An error without any is Failed.
+// RetryAfter, Snooze. An error without any is Failed, and so is a panic,
+// whatever its value.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return Outcome{Kind: Success}
@@ -116,6 +117,8 @@ func findOutcome(err error) (Outcome, bool) {
 			return oe.outcome, true
 		}
 		switch x := err.(type) { //nolint:errorlint // as above
+		case *PanicError:
+			return Outcome{}, false
 		case interface{ Unwrap() error }:
 			err = x.Unwrap()
 		case interface{ Unwrap() []error }:

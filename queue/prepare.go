@@ -1,13 +1,16 @@
 package queue
 
 import (
+	"math"
 	"time"
 )
 
 // Prepared is a message that Prepare has accepted.
 type Prepared struct {
 	// Message is the message to send: the one given to Prepare, or a copy with
-	// metadata. Its Delay and DeliverAt are already taken into account.
+	// metadata. Encoding it can't fail. Its Delay and DeliverAt are already
+	// taken into account; its DedupID and OrderingKey are to be sent as they
+	// stand in it.
 	Message *Message
 	// Delay is the native delay to ask the broker for, rounded up to its unit.
 	Delay time.Duration
@@ -20,13 +23,31 @@ type Prepared struct {
 // Prepare checks a message against what a queue can do, before anything is
 // sent, and works out its delay. What a broker can't delay natively travels as
 // a due time in the metadata. It's for backends.
+//
+// It fails with an *InvalidError, an *UnsupportedError or a *LimitError, each of
+// which trying again can't help. What the library publishes again (a dead
+// letter, a redrive) it accepts whenever the system can have carried the
+// original.
 func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 	if m == nil {
 		return Prepared{}, &InvalidError{"message", "nil"}
 	}
 	p := Prepared{Message: m}
-	if m.OrderingKey != "" && !c.Ordering {
-		return p, &UnsupportedError{"an OrderingKey", c.system() + " for this queue"}
+	md := m.meta
+	library := md != nil && md.library
+	if m.OrderingKey != "" {
+		var err error
+		if !c.Ordering {
+			err = &UnsupportedError{"an OrderingKey", c.system() + " for this queue"}
+		} else if library {
+			err = c.Wire.checkKey("ordering key", m.OrderingKey)
+		}
+		switch {
+		case err != nil && library: // redrive restores it
+			p.Message = withKeyInMetadata(m)
+		case err != nil:
+			return p, err
+		}
 	}
 	if m.DedupID != "" && !c.Dedup {
 		return p, &UnsupportedError{"a DedupID", c.system() + " for this queue"}
@@ -38,20 +59,20 @@ func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 		}
 		p.Options = o
 	}
-	if m.Delay != 0 || !m.DeliverAt.IsZero() {
+	switch {
+	case m.Delay != 0 || !m.DeliverAt.IsZero():
 		if err := c.delay(m, now, &p); err != nil {
 			return p, err
 		}
-	} else if md := m.meta; md != nil && md.library && md.due.After(now) {
+	case library && md.due.After(now):
 		// A delay hop: the rest of the way, as far as the broker can.
 		p.Due = md.due
 		p.Delay = min(roundUp(md.due.Sub(now), c.DelayUnit), c.MaxDelay)
 	}
-	if md := m.meta; md != nil && !md.library {
+	if md != nil && !library {
 		p.Message = forwarded(p.Message, now)
 	}
-	library := m.meta != nil && m.meta.library
-	if err := c.Wire.check(p.Message, false, library); err != nil {
+	if err := c.Wire.check(p.Message); err != nil {
 		return p, err
 	}
 	return p, nil
@@ -71,9 +92,9 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 	if m.Delay < 0 {
 		return &InvalidError{"Delay", "negative"}
 	}
-	d := m.Delay
+	d, due, field := m.Delay, now.Add(m.Delay), "Delay"
 	if !m.DeliverAt.IsZero() {
-		d = m.DeliverAt.Sub(now)
+		d, due, field = m.DeliverAt.Sub(now), m.DeliverAt, "DeliverAt"
 		if d <= 0 {
 			return nil
 		}
@@ -87,26 +108,36 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 	if c.Retention > 0 && d > c.Retention {
 		return &LimitError{Field: "delay beyond the queue's retention", Got: int64(d), Max: int64(c.Retention), System: c.system()}
 	}
-	p.Due = now.Add(d)
+	if due.UnixMilli() >= maxMilli {
+		return &InvalidError{field, "after the year 9999"}
+	}
+	p.Due = due
 	rounded := roundUp(d, c.DelayUnit)
-	if rounded <= c.MaxDelay && m.DeliverAt.IsZero() {
-		p.Delay = rounded
-		return nil
-	}
 	p.Delay = min(rounded, c.MaxDelay)
-	if rounded <= c.MaxDelay && c.DelayUnit == 0 {
-		return nil // exact, and by the broker's clock
+	if rounded <= c.MaxDelay && (m.DeliverAt.IsZero() || c.DelayUnit == 0) {
+		return nil // the broker does all of it
 	}
+	// The broker can't delay it for so long; or not to a point in time, which
+	// is judged by the consumer's clock.
 	cp := *m
 	md := metadata{}
 	if m.meta != nil {
 		md = *m.meta
 	}
-	md.due = p.Due
+	md.due = due
 	cp.meta = &md
 	cp.Delay, cp.DeliverAt = 0, time.Time{}
 	p.Message = &cp
 	return nil
+}
+
+// withKeyInMetadata returns the library's copy of a message for a queue that
+// can't carry its OrderingKey.
+func withKeyInMetadata(m *Message) *Message {
+	cp, md := *m, *m.meta
+	md.key = m.OrderingKey
+	cp.OrderingKey, cp.meta = "", &md
+	return &cp
 }
 
 // forwarded returns m as it goes to another queue on a user's request: a
@@ -127,16 +158,23 @@ func roundUp(d, unit time.Duration) time.Duration {
 	if unit <= 0 || d%unit == 0 {
 		return d
 	}
-	return d - d%unit + unit
+	up := d - d%unit
+	if up > math.MaxInt64-unit {
+		return math.MaxInt64
+	}
+	return up + unit
 }
 
 // hopMessage is the message to publish again for a delivery that comes back at
 // until.
 func hopMessage(d *Delivery, until time.Time, failures int) *Message {
 	m := d.Message
+	if o, ok := d.Native.(Original); ok { // whatever the handler has done to its delivery
+		m.Body, m.Attributes = o.Original()
+	}
 	md := metadata{library: true, enqueuedAt: d.EnqueuedAt, due: until, failures: failures}
 	if c := d.carried; c != nil {
-		md.ageFrom, md.deadLetter, md.types = c.ageFrom, c.deadLetter, c.types
+		md.ageFrom, md.deadLetter, md.types, md.key = c.ageFrom, c.deadLetter, c.types, c.key
 	} else if d.meta != nil {
 		md.types = d.meta.types
 	}

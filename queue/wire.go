@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding/binary"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,20 +30,30 @@ type Wire struct {
 
 	MaxBytes      int // of body and attributes together, as the system counts; 0: no limit
 	MaxAttributes int // 0: no limit
-	MaxNameBytes  int // of an attribute's name
-	MaxValueBytes int // of an attribute's value
-	MaxKeyBytes   int // of OrderingKey and DedupID
+	MaxNameBytes  int // of an attribute's name; 0: no limit
+	MaxValueBytes int // of an attribute's value; 0: no limit
+	MaxKeyBytes   int // of OrderingKey and DedupID; 0: no limit
 
-	AttributeBytes int // what each attribute costs beyond its name and value
+	// AttributeBytes is the least that an attribute costs beyond its name and
+	// value. With TypedAttributes it's the length of the type of plain strings.
+	AttributeBytes int
+	// ReserveBytes of MaxBytes are kept free for what a request holds beside
+	// the message: its framing, the key, the topic's name. Copies that the
+	// library makes of what the system once carried may use them.
+	ReserveBytes int
 
 	// XMLText says that body and values hold only the characters of XML 1.0 and
 	// at least one of them. Other bodies travel as base64, other values in the
 	// metadata.
 	XMLText bool
+	// TypedAttributes says that each attribute has a data type, which counts to
+	// the size; values of type Binary may hold any bytes. Elsewhere the types
+	// that a foreign producer gave travel in the metadata.
+	TypedAttributes bool
 	// NeedsContent says that a message must have a body or an attribute.
 	NeedsContent bool
-	// StrictNames says that attribute names are letters, digits, "_", "-" and ".", with no
-	// dot at either end or beside another.
+	// StrictNames says that attribute names are letters, digits, "_", "-" and
+	// ".", with no dot at either end or beside another.
 	StrictNames bool
 	// ASCIIKeys says that OrderingKey and DedupID are letters, digits and ASCII
 	// punctuation.
@@ -52,15 +63,16 @@ type Wire struct {
 	ReservedNames []string
 }
 
-// The limits of both services are listed with their sources in
+// The limits of both services, with what counts to them, are listed in
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html and
-// https://cloud.google.com/pubsub/quotas. Attributes of SQS cost their name, type and value.
+// https://cloud.google.com/pubsub/quotas.
 
 // SQSWire is what Amazon SQS carries: 1 MiB in all, ten attributes, text only.
+// The metadata is one of the ten.
 func SQSWire() Wire {
 	return Wire{
 		System: "aws_sqs", MaxBytes: 1 << 20, MaxAttributes: 10, MaxNameBytes: 256, MaxKeyBytes: 128,
-		AttributeBytes: len("String"), XMLText: true, StrictNames: true, ASCIIKeys: true,
+		AttributeBytes: len("String"), TypedAttributes: true, XMLText: true, StrictNames: true, ASCIIKeys: true,
 		ReservedNames: []string{"aws.", "amazon."},
 	}
 }
@@ -69,8 +81,8 @@ func SQSWire() Wire {
 // of 1,024 bytes.
 func PubSubWire() Wire {
 	return Wire{
-		System: "gcp_pubsub", MaxBytes: 10_000_000 - 1024, MaxAttributes: 100, MaxNameBytes: 256, MaxValueBytes: 1024,
-		MaxKeyBytes: 1024, AttributeBytes: 8, NeedsContent: true, ReservedNames: []string{"goog"},
+		System: "gcp_pubsub", MaxBytes: 10_000_000, ReserveBytes: 4096, MaxAttributes: 100, MaxNameBytes: 256,
+		MaxValueBytes: 1024, MaxKeyBytes: 1024, AttributeBytes: 6, NeedsContent: true, ReservedNames: []string{"goog"},
 	}
 }
 
@@ -79,14 +91,15 @@ func PortableWire() Wire {
 	w := SQSWire()
 	w.System = "memory"
 	w.MaxValueBytes = 1024
+	w.TypedAttributes = false
 	w.ReservedNames = []string{"aws.", "amazon.", "goog"}
 	return w
 }
 
-// check fails when a message can't be carried. library says that the library
-// itself publishes again what a broker once carried: names aren't judged then.
-// It costs no allocation unless the message is near a limit.
-func (w *Wire) check(m *Message, due bool, library bool) error {
+// check fails when a message can't be carried, so that what it accepts can be
+// encoded. It costs no allocation for a message without metadata, or with an ID
+// or a due time, that is far from every limit.
+func (w *Wire) check(m *Message) error {
 	if err := w.checkKey("ordering key", m.OrderingKey); err != nil {
 		return err
 	}
@@ -96,71 +109,123 @@ func (w *Wire) check(m *Message, due bool, library bool) error {
 	if !utf8.ValidString(m.ID) {
 		return &InvalidError{"ID", "not valid UTF-8"}
 	}
-	size, count, fold := len(m.Body), len(m.Attributes), false
-	if w.XMLText && !xmlText(m.Body) {
-		size = base64Len(len(m.Body))
-		count++
+	var types map[string]string
+	if md := m.meta; md != nil {
+		if md.library {
+			// What a broker once carried isn't judged by its names and values:
+			// what this one can't carry travels in the metadata.
+			_, err := w.Encode(m)
+			return err
+		}
+		types = md.types
+	}
+	size, count, exact := len(m.Body), len(m.Attributes), len(types) > 0
+	if w.XMLText && !xmlBody(m.Body) {
+		size = base64Len(len(m.Body)) + 1 // the 1 is for an empty one
 		size += len(EncodingAttribute) + len(EncodingBase64) + w.AttributeBytes
+		count++
 	}
 	for k, v := range m.Attributes {
-		if !library {
-			if err := w.checkName(k); err != nil {
-				return err
-			}
-		}
-		if !utf8.ValidString(v) {
-			return &InvalidError{"attribute " + quote(k), "the value isn't valid UTF-8"}
-		}
-		if w.MaxValueBytes > 0 && len(v) > w.MaxValueBytes {
-			return &LimitError{Field: "attribute " + quote(k), Got: int64(len(v)), Max: int64(w.MaxValueBytes), System: w.System}
+		if err := w.checkAttribute(k, v, types[k]); err != nil {
+			return err
 		}
 		if w.XMLText && !xmlText(v) {
-			fold = true
-			count--
-			continue
+			exact = true // it travels in the metadata
 		}
 		size += len(k) + len(v) + w.AttributeBytes
 	}
-	needMeta := m.ID != "" || m.meta != nil || due || fold
-	if !needMeta && (w.MaxAttributes == 0 || count <= w.MaxAttributes) && (w.MaxBytes == 0 || size <= w.MaxBytes) {
+	if n, known := metaBound(m); !known {
+		exact = true
+	} else if n > 0 {
+		// Splitting between runes may waste three bytes of each value.
+		values := 1
+		if w.MaxValueBytes > 0 && n > w.MaxValueBytes {
+			values += n / max(w.MaxValueBytes-utf8.UTFMax+1, 1)
+		}
+		count += values
+		size += n + values*(len(MetaAttribute)+len("-100")+w.AttributeBytes)
+	}
+	if !exact && (w.MaxAttributes == 0 || count <= w.MaxAttributes) && (w.MaxBytes == 0 || size <= w.MaxBytes-w.ReserveBytes) {
 		return nil
 	}
-	if m.meta == nil && !fold && needMeta {
-		// Most messages that need metadata are far from every limit.
-		bound := size + 6*len(m.ID) + 256
-		if (w.MaxAttributes == 0 || count+1+bound/1024 <= w.MaxAttributes) && (w.MaxBytes == 0 || bound <= w.MaxBytes) &&
-			(w.MaxValueBytes == 0 || 6*len(m.ID)+128 <= w.MaxValueBytes) {
-			return nil
-		}
-		if (w.MaxAttributes == 0 || count < w.MaxAttributes) && (w.MaxBytes == 0 || bound <= w.MaxBytes) &&
-			(w.MaxValueBytes == 0 || 6*len(m.ID)+128 <= w.MaxValueBytes) {
-			return nil
-		}
-	}
-	_, err := w.encode(m, library)
+	_, err := w.Encode(m)
 	return err
 }
 
-func (w *Wire) checkName(k string) error {
-	field := "attribute " + quote(k)
-	switch {
-	case k == "":
-		return &InvalidError{field, "the name is empty"}
-	case strings.HasPrefix(k, ReservedPrefix):
-		return &InvalidError{field, "names beginning with " + ReservedPrefix + " are reserved for this library"}
-	case w.MaxNameBytes > 0 && len(k) > w.MaxNameBytes:
-		return &LimitError{Field: "name of " + field, Got: int64(len(k)), Max: int64(w.MaxNameBytes), System: w.System}
-	case !utf8.ValidString(k):
-		return &InvalidError{field, "the name isn't valid UTF-8"}
-	case w.StrictNames && !strictName(k):
-		return &InvalidError{field, "the name may have letters, digits, _, - and single inner dots only, on " + w.System}
+// checkAttribute judges what a user publishes.
+func (w *Wire) checkAttribute(k, v, kind string) error {
+	if err := w.checkName(k); err != nil {
+		return err
 	}
-	for _, p := range w.ReservedNames {
-		if len(k) >= len(p) && strings.EqualFold(k[:len(p)], p) {
-			return &InvalidError{field, "names beginning with " + p + " are reserved on " + w.System}
-		}
+	if !utf8.ValidString(v) && !isBinary(kind) {
+		return &InvalidError{"attribute " + quote(k), "the value isn't valid UTF-8"}
+	}
+	if w.MaxValueBytes > 0 && len(v) > w.MaxValueBytes {
+		return &LimitError{Field: "attribute " + quote(k), Got: int64(len(v)), Max: int64(w.MaxValueBytes), System: w.System}
 	}
 	return nil
+}
+
+func (w *Wire) checkName(k string) error {
+	field := func() string { return "attribute " + quote(k) }
+	switch {
+	case k == "":
+		return &InvalidError{field(), "the name is empty"}
+	case strings.HasPrefix(k, ReservedPrefix):
+		return &InvalidError{field(), "names beginning with " + ReservedPrefix + " are reserved for this library"}
+	case w.MaxNameBytes > 0 && len(k) > w.MaxNameBytes:
+		return &LimitError{Field: "name of " + field(), Got: int64(len(k)), Max: int64(w.MaxNameBytes), System: w.System}
+	case !utf8.ValidString(k):
+		return &InvalidError{field(), "the name isn't valid UTF-8"}
+	case w.StrictNames && !strictName(k):
+		return &InvalidError{field(), "the name may have letters, digits, _, - and single inner dots only, on " + w.System}
+	}
+	if p := w.reserved(k); p != "" {
+		return &InvalidError{field(), "names beginning with " + p + " are reserved on " + w.System}
+	}
+	return nil
+}
+
+// carries reports whether an attribute can go as it is, in a message that may
+// also have attributes of the library.
+func (w *Wire) carries(k, v, kind string) bool {
+	switch {
+	case k == "" || ownName(k) || w.MaxNameBytes > 0 && len(k) > w.MaxNameBytes || !utf8.ValidString(k):
+		return false
+	case w.StrictNames && !strictName(k) || w.reserved(k) != "":
+		return false
+	}
+	return w.carriesValue(v, kind)
+}
+
+func (w *Wire) carriesValue(v, kind string) bool {
+	switch {
+	case w.MaxValueBytes > 0 && len(v) > w.MaxValueBytes:
+		return false
+	case w.TypedAttributes && isBinary(kind):
+		return v != ""
+	case w.XMLText:
+		return xmlText(v)
+	}
+	return utf8.ValidString(v)
+}
+
+// reserved returns the system's own prefix that k begins with, if any.
+func (w *Wire) reserved(k string) string {
+	for _, p := range w.ReservedNames {
+		if len(k) >= len(p) && strings.EqualFold(k[:len(p)], p) {
+			if strings.HasPrefix(k, "googclient_") {
+				continue // what Google's own clients add, and so may be forwarded
+			}
+			return p
+		}
+	}
+	return ""
+}
+
+// ownName reports whether Decode gives a meaning to an attribute of that name.
+func ownName(k string) bool {
+	return k == EncodingAttribute || k == MetaAttribute || strings.HasPrefix(k, MetaAttribute+"-")
 }
 
 func (w *Wire) checkKey(field, k string) error {
@@ -200,25 +265,47 @@ func strictName(k string) bool {
 // xmlText reports whether s is not empty and holds only characters that XML 1.0
 // allows, which is what SQS takes.
 func xmlText[T string | []byte](s T) bool {
-	if len(s) == 0 {
-		return false
+	return len(s) > 0 && xmlRunes(s, 0, len(s)) >= 0
+}
+
+// xmlBody is xmlText for bodies, which are long and mostly plain ASCII: it
+// looks at eight bytes at once.
+func xmlBody(b []byte) bool {
+	const (
+		high   = 0x8080808080808080
+		spaces = 0x2020202020202020
+	)
+	i := 0
+	for i+8 <= len(b) {
+		x := binary.LittleEndian.Uint64(b[i:])
+		if (x|(x-spaces)&^x)&high == 0 { // all from 0x20 to 0x7F
+			i += 8
+		} else if i = xmlRunes(b, i, i+8); i < 0 {
+			return false
+		}
 	}
-	for i := 0; i < len(s); {
+	return len(b) > 0 && xmlRunes(b, i, len(b)) >= 0
+}
+
+// xmlRunes looks at the runes that begin in s[i:end], and returns where the next
+// one begins, or a negative number when XML doesn't allow one.
+func xmlRunes[T string | []byte](s T, i, end int) int {
+	for i < end {
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if c < ' ' && c != '\t' && c != '\n' && c != '\r' {
-				return false
+				return -1
 			}
 			i++
 			continue
 		}
 		r, n := decodeRune(s, i)
 		if r == utf8.RuneError && n == 1 || r == 0xFFFE || r == 0xFFFF {
-			return false
+			return -1
 		}
 		i += n
 	}
-	return true
+	return i
 }
 
 func decodeRune[T string | []byte](s T, i int) (rune, int) {

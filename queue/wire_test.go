@@ -1,0 +1,471 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// rules are what a service says about its messages, written down here again so
+// that the encoder isn't its own judge.
+type rules struct {
+	wire       Wire
+	maxBytes   int
+	maxAttrs   int
+	maxValue   int
+	typed, xml bool
+	name       *regexp.Regexp
+}
+
+func wires() map[string]rules {
+	sqsName := regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+	return map[string]rules{
+		"sqs":      {wire: SQSWire(), maxBytes: 1048576, maxAttrs: 10, maxValue: 1048576, typed: true, xml: true, name: sqsName},
+		"pubsub":   {wire: PubSubWire(), maxBytes: 10_000_000, maxAttrs: 100, maxValue: 1024, name: regexp.MustCompile(`(?s)^.+$`)},
+		"portable": {wire: PortableWire(), maxBytes: 1048576, maxAttrs: 10, maxValue: 1024, xml: true, name: sqsName},
+	}
+}
+
+// limited returns the same rules for a queue that takes smaller messages, so that
+// many full ones can be tried.
+func (r rules) limited(n int) rules {
+	r.maxBytes, r.wire.MaxBytes, r.wire.ReserveBytes = n, n, 0
+	return r
+}
+
+func (r rules) caps() *Capabilities {
+	return &Capabilities{Source: Endpoint{System: r.wire.System, Name: "q"}, Wire: r.wire, Delays: true}
+}
+
+var notXML = regexp.MustCompile("[\x00-\x08\x0b\x0c\x0e-\x1f\uFFFE\uFFFF]")
+
+func (r rules) size(body []byte, attrs, types map[string]string) int {
+	n := len(body)
+	for k, v := range attrs {
+		kind := "String"
+		if t := types[k]; t != "" && r.typed {
+			kind = t
+		}
+		n += len(k) + len(v) + len(kind)
+	}
+	return n
+}
+
+// takes tells why the service would refuse what is sent to it.
+func (r rules) takes(body []byte, attrs, types map[string]string) error {
+	text := func(s string) bool { return s != "" && utf8.ValidString(s) && !notXML.MatchString(s) }
+	if r.xml && !text(string(body)) {
+		return errors.New("body isn't text")
+	}
+	if len(attrs) > r.maxAttrs {
+		return fmt.Errorf("%d attributes", len(attrs))
+	}
+	if len(body) == 0 && len(attrs) == 0 {
+		return errors.New("no content")
+	}
+	for k, v := range attrs {
+		binary := r.typed && strings.HasPrefix(types[k], "Binary")
+		switch {
+		case !r.name.MatchString(k) || len(k) > 256 || !utf8.ValidString(k):
+			return fmt.Errorf("name %q", k)
+		case len(v) > r.maxValue:
+			return fmt.Errorf("value of %q has %d bytes", k, len(v))
+		case !binary && !utf8.ValidString(v), r.xml && !binary && !text(v), binary && v == "":
+			return fmt.Errorf("value of %q is %q", k, v)
+		}
+	}
+	if len(types) > 0 && !r.typed {
+		return errors.New("types")
+	}
+	for k := range types {
+		if _, ok := attrs[k]; !ok {
+			return fmt.Errorf("type of %q, which isn't there", k)
+		}
+	}
+	if n := r.size(body, attrs, types); n > r.maxBytes {
+		return fmt.Errorf("%d bytes", n)
+	}
+	return nil
+}
+
+// foreign makes a message as any producer may have sent it, mostly as full as
+// the service takes.
+func (r rules) foreign(rnd *rand.Rand) (body []byte, attrs, types map[string]string) {
+	attrs = map[string]string{}
+	alphabet := []string{"a", "b", "0", " ", `"`, `\`, "\n", "<", "&", "é", "€", "\u2028", "😀", "\uFFFD", "\x7f"}
+	if !r.xml {
+		alphabet = append(alphabet, "\x00", "\x01", "\uFFFE")
+	}
+	text := func(n int) string {
+		var b strings.Builder
+		for plain := rnd.IntN(2) == 0; b.Len() < n; {
+			s := "x"
+			if !plain {
+				s = alphabet[rnd.IntN(len(alphabet))]
+			}
+			if b.Len()+len(s) > n {
+				s = "x"
+			}
+			b.WriteString(s)
+		}
+		return b.String()
+	}
+	room := r.maxBytes - 64
+	add := func(k, v string) {
+		if _, ok := attrs[k]; !ok && len(k)+len(v)+6 <= room && len(attrs) < r.maxAttrs {
+			attrs[k] = v
+			room -= len(k) + len(v) + 6
+		}
+	}
+	switch rnd.IntN(9) {
+	case 0: // somebody else's attributes with our names
+		add(MetaAttribute, text(1+rnd.IntN(30)))
+	case 1:
+		add(MetaAttribute, `{"foo":"`+strings.Repeat("x", rnd.IntN(50))+`"}`)
+		add(MetaAttribute+"-2", text(3))
+	case 2:
+		add(EncodingAttribute, []string{"gzip", EncodingBase64, EncodingEmpty}[rnd.IntN(3)])
+	case 3: // our metadata, written by somebody else
+		add(MetaAttribute, `{"id":"`+strings.Repeat("i", 1+rnd.IntN(40))+`", "n":3,"attrs":{"f1":"`+strings.Repeat("y", rnd.IntN(60))+`","f2":"\u0001","queue-meta":"z","":"e"},"bin":{"b":"AP8="}}`)
+	case 4:
+		add(MetaAttribute, `{"attrs":{"f1":"`+strings.Repeat("\u2028", rnd.IntN(50))+`"}}`)
+	case 5:
+		add(EncodingAttribute, EncodingBase64)
+		add(MetaAttribute, "?")
+	}
+	n := []int{0, rnd.IntN(r.maxAttrs + 1), r.maxAttrs, r.maxAttrs}[rnd.IntN(4)]
+	for i := 0; len(attrs) < n && i < 200; i++ {
+		add(fmt.Sprintf("k%d", rnd.IntN(1000)), text(1+rnd.IntN(min(60, r.maxValue))))
+	}
+	if r.typed {
+		for k := range attrs {
+			if t := rnd.IntN(12); t < 2 && len(attrs[k]) > 1 && !ownName(k) {
+				if types == nil {
+					types = map[string]string{}
+				}
+				types[k] = []string{"Binary", "String.note"}[t]
+				if t == 0 {
+					attrs[k] = attrs[k][:len(attrs[k])-1] + "\xff"
+				}
+			}
+		}
+	}
+	rest := r.maxBytes - r.size(nil, attrs, types)
+	switch rnd.IntN(6) {
+	case 0:
+		rest = 0
+	case 1:
+		rest = rnd.IntN(rest + 1)
+	case 2:
+		rest -= rnd.IntN(min(rest, 100) + 1)
+	}
+	if rest == 0 && (r.xml || len(attrs) == 0) {
+		rest = 1
+	}
+	body = []byte(text(rest))
+	if attrs[EncodingAttribute] == EncodingBase64 && rest >= 4 && rnd.IntN(2) == 0 {
+		raw := make([]byte, rest/4*3)
+		raw[0] = 0xff
+		body = base64.StdEncoding.AppendEncode(nil, raw)
+	}
+	return body, attrs, types
+}
+
+// A message that a broker has carried can always be dead-lettered and moved
+// back, whatever is in it and however full it is, and comes back the same.
+func TestDeadLetterCopyAlwaysGoesAndRedriveRestoresTheOriginal(t *testing.T) {
+	t.Parallel()
+	for name, r := range wires() {
+		for _, size := range []int{0, 4000, 900} {
+			if size > 0 {
+				r = r.limited(size)
+			}
+			t.Run(fmt.Sprint(name, "/", r.maxBytes), func(t *testing.T) {
+				t.Parallel()
+				rounds := 800
+				if size == 0 {
+					rounds = 6
+				}
+				for seed := range rounds {
+					rnd := rand.New(rand.NewPCG(uint64(seed), 7))
+					body, attrs, types := r.foreign(rnd)
+					require.NoError(t, r.takes(body, attrs, types), "seed %d: the test's own message", seed)
+					deadLetterAndBack(t, r, seed, body, attrs, types)
+					if t.Failed() {
+						return
+					}
+				}
+			})
+		}
+	}
+}
+
+func deadLetterAndBack(t *testing.T, r rules, seed int, body []byte, attrs, types map[string]string) {
+	t.Helper()
+	now := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	raw := maps.Clone(attrs)
+	d := r.wire.Decode(bytes.Clone(body), attrs, types)
+	for k, v := range raw {
+		if !ownName(k) {
+			require.Equal(t, v, d.Attributes[k], "seed %d: attribute %s", seed, k)
+		}
+	}
+	id := d.ID
+	d.FillFromBroker("broker-id-1", now.Add(-time.Hour))
+	d.Source = Endpoint{r.wire.System, "orders"}
+	want := Message{Body: d.Body, Attributes: maps.Clone(d.Attributes)}
+
+	letter := NewDeadLetter(d, &PanicError{Value: strings.Repeat(`bad "thing" `, 40), Stack: bytes.Repeat([]byte("main.f()\n\t/x.go:1\n"), 90)}, ReasonAge, now)
+	back := r.carry(t, seed, letter, now)
+	require.True(t, bytes.Equal(want.Body, back.Body), "seed %d: body", seed)
+	require.Equal(t, want.Attributes, back.Attributes, "seed %d", seed)
+	if back.ID != d.ID {
+		require.Empty(t, back.ID, "seed %d", seed)
+		require.Empty(t, id, "seed %d: an id that was on the wire must stay there", seed)
+	}
+	back.FillFromBroker("broker-id-2", now)
+	again := r.carry(t, seed, redriven(back, now.Add(time.Hour)), now.Add(time.Hour))
+	require.True(t, bytes.Equal(want.Body, again.Body), "seed %d: body after redrive", seed)
+	require.Equal(t, want.Attributes, again.Attributes, "seed %d: after redrive", seed)
+	if r.typed {
+		for k, t1 := range types {
+			require.Equal(t, t1, again.carriedTypes()[k], "seed %d: type of %s", seed, k)
+		}
+	}
+}
+
+func (d *Delivery) carriedTypes() map[string]string {
+	if d.carried != nil {
+		return d.carried.types
+	}
+	if d.meta != nil {
+		return d.meta.types
+	}
+	return nil
+}
+
+// carry sends m through the rules' service and returns what arrives.
+func (r rules) carry(t *testing.T, seed int, m *Message, now time.Time) *Delivery {
+	t.Helper()
+	p, err := r.caps().Prepare(m, now)
+	require.NoError(t, err, "seed %d", seed)
+	enc, err := r.wire.Encode(p.Message)
+	require.NoError(t, err, "seed %d", seed)
+	require.NoError(t, r.takes(enc.Body, enc.Attributes, enc.Types), "seed %d", seed)
+	require.Equal(t, r.size(enc.Body, enc.Attributes, enc.Types), enc.Size, "seed %d", seed)
+	attrs := maps.Clone(enc.Attributes)
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	return r.wire.Decode(bytes.Clone(enc.Body), attrs, enc.Types)
+}
+
+func TestMessageTravelsAsItIsWithoutMetadata(t *testing.T) {
+	t.Parallel()
+	for name, r := range wires() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := &Message{Body: []byte(`{"n":1}`), Attributes: map[string]string{"a": "b"}}
+			p, err := r.caps().Prepare(m, time.Now())
+			require.NoError(t, err)
+			assert.Same(t, m, p.Message)
+			enc, err := r.wire.Encode(p.Message)
+			require.NoError(t, err)
+			assert.Equal(t, m.Body, enc.Body)
+			assert.Equal(t, m.Attributes, enc.Attributes)
+			assert.Nil(t, enc.Types)
+		})
+	}
+}
+
+func TestBodyThatTheSystemCannotCarryComesBackTheSame(t *testing.T) {
+	t.Parallel()
+	bodies := map[string][]byte{
+		"empty": {}, "dash": []byte("-"), "binary": {0, 1, 2, 0xff}, "control": []byte("a\x08b"), "not a character": []byte("\uFFFE"),
+		"surrogate": {0xed, 0xa0, 0x80}, "text": []byte("é€😀\t\r\n"), "long binary": bytes.Repeat([]byte{0xfe, 1}, 5000),
+		"invalid at the end": append(bytes.Repeat([]byte("x"), 64), 0xc3), "looks encoded": []byte("AAAA"),
+	}
+	for name, r := range wires() {
+		for bname, body := range bodies {
+			t.Run(name+"/"+bname, func(t *testing.T) {
+				t.Parallel()
+				for _, m := range []*Message{
+					{Body: body},
+					{Body: body, ID: "i1", Attributes: map[string]string{"a": "b"}},
+				} {
+					d := r.carry(t, 0, m, time.Now())
+					assert.True(t, bytes.Equal(body, d.Body))
+					assert.Equal(t, m.ID, d.ID)
+					assert.Equal(t, len(m.Attributes), len(d.Attributes))
+				}
+			})
+		}
+	}
+}
+
+func TestAttributeValueThatTheSystemCannotCarryTravelsInTheMetadata(t *testing.T) {
+	t.Parallel()
+	r := wires()["sqs"]
+	want := map[string]string{"empty": "", "control": "a\x01b", "noncharacter": "\uFFFF\\ufffe", "plain": "p"}
+	d := r.carry(t, 0, &Message{Body: []byte("b"), Attributes: want}, time.Now())
+	assert.Equal(t, want, d.Attributes)
+	assert.Empty(t, d.ID)
+}
+
+func TestTypesOfForeignAttributesSurvive(t *testing.T) {
+	t.Parallel()
+	r := wires()["sqs"]
+	attrs := func() map[string]string {
+		return map[string]string{"n": "17", "b": "\xff\x00", "s": "text"}
+	}
+	types := map[string]string{"n": "Number.int", "b": "Binary"}
+	d := r.wire.Decode([]byte("x"), attrs(), types)
+	t.Run("when forwarded, without metadata", func(t *testing.T) {
+		p, err := r.caps().Prepare(&d.Message, time.Now())
+		require.NoError(t, err)
+		enc, err := r.wire.Encode(p.Message)
+		require.NoError(t, err)
+		assert.Equal(t, attrs(), enc.Attributes)
+		assert.Equal(t, types, enc.Types)
+	})
+	t.Run("not for a value that a handler has changed", func(t *testing.T) {
+		m := d.Message
+		m.Attributes = map[string]string{"n": "many", "s": "text"}
+		enc, err := r.wire.Encode(&m)
+		require.NoError(t, err)
+		assert.Equal(t, m.Attributes, enc.Attributes)
+		assert.Empty(t, enc.Types)
+	})
+	t.Run("through a dead-letter queue of another system", func(t *testing.T) {
+		letter := NewDeadLetter(d, errTest, ReasonAge, time.Now())
+		for _, via := range []string{"pubsub", "portable"} {
+			there := wires()[via].carry(t, 0, letter, time.Now())
+			assert.Equal(t, attrs(), there.Attributes)
+			back := r.carry(t, 0, redriven(there, time.Now()), time.Now())
+			assert.Equal(t, attrs(), back.Attributes)
+			assert.Equal(t, types, back.carriedTypes())
+		}
+	})
+}
+
+func TestLongValuesAndForeignNamesGoThroughADeadLetterQueueOfAnotherSystem(t *testing.T) {
+	t.Parallel()
+	all := wires()
+	attrs := map[string]string{"long": strings.Repeat("é", 4000), "a": "b"}
+	d := all["sqs"].wire.Decode([]byte("x"), maps.Clone(attrs), nil)
+	there := all["pubsub"].carry(t, 0, NewDeadLetter(d, errTest, ReasonAge, time.Now()), time.Now())
+	assert.Equal(t, attrs, there.Attributes)
+
+	attrs = map[string]string{"a name with spaces": "1", "..": "2", "AWS.x": "3", "googclient_traceparent": "4"}
+	d = all["pubsub"].wire.Decode([]byte("\x00"), maps.Clone(attrs), nil)
+	there = all["sqs"].carry(t, 0, NewDeadLetter(d, errTest, ReasonAge, time.Now()), time.Now())
+	assert.Equal(t, attrs, there.Attributes)
+	back := all["pubsub"].carry(t, 0, redriven(there, time.Now()), time.Now())
+	assert.Equal(t, attrs, back.Attributes)
+	assert.Equal(t, []byte("\x00"), back.Body)
+}
+
+func TestMetadataIsSplitWhereValuesAreLimited(t *testing.T) {
+	t.Parallel()
+	r := wires()["pubsub"]
+	d := &Delivery{Message: Message{ID: "i", Body: []byte("x")}}
+	letter := NewDeadLetter(d, errors.New(strings.Repeat("€", 2000)), ReasonAge, time.Now())
+	enc, err := r.wire.Encode(letter)
+	require.NoError(t, err)
+	assert.Greater(t, len(enc.Attributes), 5)
+	back := r.carry(t, 0, letter, time.Now())
+	assert.Equal(t, strings.Repeat("€", 2000), back.DeadLetter.Error)
+	assert.Empty(t, back.Attributes)
+}
+
+func TestCheckCostsNoAllocationForOrdinaryMessages(t *testing.T) {
+	cases := map[string]*Message{
+		"plain":      {Body: []byte(strings.Repeat("x", 1024)), Attributes: map[string]string{"a": "1", "b": "2", "c": "3"}},
+		"with an id": {ID: "0190b4b8-0b5c-7cc0-8d2a-6a1a0a9f4b33", Body: []byte(`{"é":"x"}`), Attributes: map[string]string{"a": "1"}},
+		"empty":      {},
+	}
+	for name, r := range wires() {
+		for mname, m := range cases {
+			n := testing.AllocsPerRun(100, func() {
+				if err := r.wire.check(m); err != nil {
+					t.Error(err)
+				}
+			})
+			assert.Zero(t, n, "%s/%s", name, mname)
+		}
+	}
+}
+
+// What check accepts can be encoded and fits; what it refuses doesn't.
+func TestCheckIsExact(t *testing.T) {
+	t.Parallel()
+	for name, r := range wires() {
+		r = r.limited(2000)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			taken, refused := 0, 0
+			for seed := range 1500 {
+				rnd := rand.New(rand.NewPCG(uint64(seed), 3))
+				body, attrs, _ := r.foreign(rnd)
+				for k, v := range attrs {
+					if ownName(k) || !utf8.ValidString(v) {
+						delete(attrs, k)
+					}
+				}
+				m := &Message{Body: body, Attributes: attrs, ID: strings.Repeat("i", rnd.IntN(30))}
+				if rnd.IntN(3) == 0 {
+					m.meta = &metadata{due: time.Now()}
+				}
+				enc, err := r.wire.Encode(m)
+				if cerr := r.wire.check(m); (cerr == nil) != (err == nil) {
+					t.Fatalf("seed %d: check: %v, Encode: %v", seed, cerr, err)
+				}
+				if err != nil {
+					var le *LimitError
+					require.ErrorAs(t, err, &le)
+					require.Greater(t, le.Got, le.Max)
+					refused++
+					continue
+				}
+				taken++
+				require.NoError(t, r.takes(enc.Body, enc.Attributes, enc.Types), "seed %d", seed)
+			}
+			assert.Positive(t, taken)
+			assert.Positive(t, refused)
+		})
+	}
+}
+
+func TestJSONLenIsWhatMarshalWrites(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "abc", `a"b\c`, "\b\f\n\r\t\x00\x1f\x7f", "é€😀", "\u2028\u2029\uFFFE\uFFFF\uFFFD", "bad\xff\xc3", "<&>"} {
+		j := metaJSON{ID: s}
+		want := 0
+		if s != "" {
+			want = len(j.marshal()) - len(`{"id":""}`)
+		}
+		assert.Equal(t, want, jsonLen(s), "%q", s)
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	w := PortableWire()
+	m := &Message{Body: []byte(strings.Repeat("x", 1024)), Attributes: map[string]string{"a": "1", "b": "2", "c": "3"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := w.check(m); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
