@@ -1,0 +1,151 @@
+package config_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/queue/config"
+)
+
+// One file and one program, on any of the backends that it hands over.
+func ExampleOpen() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	bus, err := config.Open(ctx, "testdata/queues.yaml", config.Backends{"memory": memory.New(nil)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus.Handle("crm-leads", func(_ context.Context, d *queue.Delivery) error {
+		fmt.Printf("lead %s from %s\n", d.Body, d.Source)
+		cancel() // one is enough
+		return nil
+	})
+	if err := bus.Publisher("crm-leads").Publish(ctx, &queue.Message{Body: []byte("Ada")}); err != nil {
+		fmt.Println(err)
+	}
+	if err := bus.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+	if err := bus.Close(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	// Output: lead Ada from memory/crm-leads
+}
+
+// A file is refused with everything that's wrong with it.
+func ExampleParse() {
+	_, err := config.Parse("queues.yaml", []byte(`
+backend: memory
+queues:
+  crm-leads:
+    concurency: 20
+    delay: 5
+    dead_letter: {queue: crm-leads-dql}
+  crm-leads-dlq: {}
+`), nil)
+	fmt.Println(err)
+	// Output:
+	// queues.yaml:5:5: queues.crm-leads: unknown key "concurency"; did you mean "concurrency"?
+	// queues.yaml:6:12: queues.crm-leads.delay: 5 has no unit; write 5s for seconds
+	// queues.yaml:7:26: queues.crm-leads.dead_letter.queue: no queue "crm-leads-dql"; did you mean "crm-leads-dlq"?
+}
+
+// The problems can be read one by one, for an editor or a check before a deploy.
+func ExampleError() {
+	_, err := config.Parse("queues.yaml", []byte("backend: memory\nqueues: {orders: {rate: 50}}\n"), nil)
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		for _, p := range e.Problems {
+			fmt.Printf("line %d, column %d: %s\n", p.Line, p.Column, p.Reason)
+		}
+	}
+	// Output: line 2, column 25: 50 has no unit; write 50/s, /m, /h or /d
+}
+
+// Variables may come from anywhere, here from a map.
+func ExampleOpenFile() {
+	env := map[string]string{"CRM_CONCURRENCY": "5"}
+	f, err := config.Parse("queues.yaml", []byte(`
+backend: memory
+queues:
+  crm-leads: {concurrency: "${CRM_CONCURRENCY:-20}", delay: "${CRM_DELAY:-1m30s}"}
+`), func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	q := f.Queue("crm-leads")
+	fmt.Println(q.Concurrency, q.Delay)
+
+	bus, err := config.OpenFile(f, config.Backends{"memory": memory.New(nil)}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(bus.Publisher("crm-lead").Publish(context.Background()))
+	// Output:
+	// 5 1m30s
+	// queue: invalid Publisher: queues.yaml has no queue "crm-lead"; did you mean "crm-leads"?
+}
+
+// What a handler rejects, or fails too often, is kept in the dead-letter queue
+// with its history.
+func ExampleBus_Queue() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	f, err := config.Parse("queues.yaml", []byte(`
+backend: memory
+ensure: true
+queues:
+  crm-leads: {dead_letter: {queue: crm-leads-dlq}}
+  crm-leads-dlq: {}
+`), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	broker := memory.New(nil)
+	bus, err := config.OpenFile(f, config.Backends{"memory": broker}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus.Handle("crm-leads", func(context.Context, *queue.Delivery) error {
+		return queue.Reject(errors.New("no such customer"))
+	})
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error)
+	go func() { ended <- bus.Run(running) }()
+	if err := bus.Publisher("crm-leads").Publish(ctx, &queue.Message{ID: "lead-7", Body: []byte("Ada")}); err != nil {
+		fmt.Println(err)
+	}
+	if err := broker.WaitIdle(ctx); err != nil {
+		fmt.Println(err)
+	}
+
+	dead, err := bus.Queue(ctx, "crm-leads-dlq")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if in, ok := queue.As[queue.Inspector](dead); ok {
+		letters, err := in.Peek(ctx, 10)
+		for _, d := range letters {
+			fmt.Printf("%s from %s: %s\n", d.ID, d.DeadLetter.Source.Name, d.DeadLetter.Error)
+		}
+		if err != nil {
+			fmt.Println(err)
+		}
+	}
+	stop()
+	fmt.Println(<-ended, bus.Close(ctx))
+	// Output:
+	// lead-7 from crm-leads: no such customer
+	// <nil> <nil>
+}

@@ -1,0 +1,50 @@
+package config
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// Backends are the messaging systems that a program has, by the name that files
+// give them. One that no queue uses isn't touched.
+type Backends map[string]queue.Backend
+
+// Options are the settings of OpenFile. Nil and the zero value are usable.
+type Options struct {
+	// Middleware wraps every handler, outside of what the file says. Default:
+	// none.
+	Middleware []queue.Middleware
+
+	// Hooks are given to every consumer. Default: none.
+	Hooks *queue.Hooks
+
+	// Logger is given to backends and consumers, and gets a line when a consumer
+	// stops and when it's tried again. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Open reads the file at path with the variables of the process's environment,
+// and returns a Bus for it with the default Options. Nothing is connected yet:
+// each queue is opened when it's first used. It fails with an *Error that lists
+// everything that's wrong with the file.
+//
+// It's the only function of this library that reads files or the environment;
+// Parse and OpenFile do the same without.
+func Open(ctx context.Context, path string, backends Backends) (*Bus, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("config: open %s: %w", path, err)
+	}
+	data, err := os.ReadFile(path) //nolint:gosec // the application says which file is its configuration
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	f, err := Parse(path, data, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	return OpenFile(f, backends, nil)
+}
