@@ -130,7 +130,7 @@ func panicSite(stack string) string {
 			}
 			// The path differs between the machines that built the program.
 			at, _, _ := strings.Cut(lines[j+1], " +0x")
-			return fn + at[strings.LastIndexByte(at, ':')+1:]
+			return fn + at[max(strings.LastIndexByte(at, ':'), 0):]
 		}
 	}
 	return ""

@@ -39,8 +39,8 @@ func (w Wire) Encode(m *Message) (Encoded, error) {
 	if over == nil {
 		return out, nil
 	}
-	if m.meta == nil {
-		return Encoded{}, over.err
+	if m.meta == nil || !library && m.meta.deadLetter == nil && len(m.meta.types) == 0 {
+		return Encoded{}, over.err // a new message: the user must know
 	}
 	if out, ok := e.shrink(limit, library); ok {
 		return out, nil
