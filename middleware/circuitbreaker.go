@@ -175,23 +175,23 @@ func (o CircuitBreakerOptions) validate() (CircuitBreakerOptions, error) {
 func (b *Breaker) State() BreakerState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.now(time.Now()).state
+	return b.look().state
 }
 
 // Trip opens the breaker by hand, for OpenFor. It does nothing when it's open
 // already.
 func (b *Breaker) Trip() {
-	b.change(func(now time.Time) {
-		if b.now(now).state != BreakerOpen {
-			b.open(now, nil)
+	b.change(func() {
+		if b.look().state != BreakerOpen {
+			b.open(nil)
 		}
 	})
 }
 
 // Reset closes the breaker by hand and forgets what it has counted.
 func (b *Breaker) Reset() {
-	b.change(func(now time.Time) {
-		if b.now(now).state != BreakerClosed {
+	b.change(func() {
+		if b.look().state != BreakerClosed {
 			b.close()
 		}
 		b.inARow = 0
@@ -199,13 +199,13 @@ func (b *Breaker) Reset() {
 	})
 }
 
-func (b *Breaker) change(f func(now time.Time)) {
+func (b *Breaker) change(f func()) {
 	b.mu.Lock()
 	if b.err != nil {
 		b.mu.Unlock()
 		return // it never lets anything pass; see Bind
 	}
-	f(time.Now())
+	f()
 	wake := b.seats.rouse()
 	b.mu.Unlock()
 	call(wake)
@@ -242,22 +242,22 @@ func (b *Breaker) Wrap(next queue.Handler) queue.Handler {
 	}
 }
 
-// now returns the phase, after the passing of time.
-func (b *Breaker) now(now time.Time) *breakerPhase {
-	if b.phase.state == BreakerOpen && !now.Before(b.phase.until) {
+// look returns the phase, after the passing of time.
+func (b *Breaker) look() *breakerPhase {
+	if b.phase.state == BreakerOpen && !time.Now().Before(b.phase.until) {
 		b.enter(&breakerPhase{state: BreakerHalfOpen}, nil)
 	}
 	return b.phase
 }
 
-func (b *Breaker) open(now time.Time, err error) {
+func (b *Breaker) open(err error) {
 	d := float64(b.opts.OpenFor) * math.Pow(2, float64(b.streak))
 	wait := b.opts.MaxOpenFor
 	if d < float64(wait) {
 		wait = time.Duration(d)
 	}
 	b.streak++
-	b.enter(&breakerPhase{state: BreakerOpen, until: now.Add(wait)}, err)
+	b.enter(&breakerPhase{state: BreakerOpen, until: time.Now().Add(wait)}, err)
 }
 
 func (b *Breaker) close() {
@@ -367,7 +367,7 @@ func (s *breakerSeat) Room() queue.Room {
 	b := s.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.now(time.Now())
+	p := b.look()
 	switch p.state {
 	case BreakerClosed:
 		return queue.Unlimited
@@ -384,7 +384,7 @@ func (s *breakerSeat) Enter(*queue.Delivery) queue.Entry {
 	b := s.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.now(time.Now())
+	p := b.look()
 	switch p.state {
 	case BreakerClosed:
 		return queue.Entry{OK: true, Ticket: p}
@@ -407,9 +407,8 @@ func (s *breakerSeat) Leave(ticket any, result queue.GateResult) {
 		b.mu.Unlock()
 		return
 	}
-	now := time.Now()
 	if p.state == BreakerClosed {
-		b.count(v, now, result.Err)
+		b.count(v, result.Err)
 		b.mu.Unlock() // nobody waits while it's closed
 		return
 	}
@@ -420,7 +419,7 @@ func (s *breakerSeat) Leave(ticket any, result queue.GateResult) {
 			b.close()
 		}
 	case bad:
-		b.open(now, result.Err)
+		b.open(result.Err)
 	}
 	var wake []func()
 	if result.Started {
@@ -441,7 +440,7 @@ func (b *Breaker) wakeLate() {
 }
 
 // count counts a result while the breaker is closed.
-func (b *Breaker) count(v verdict, now time.Time, err error) {
+func (b *Breaker) count(v verdict, err error) {
 	switch v {
 	case neutral:
 		return
@@ -451,18 +450,18 @@ func (b *Breaker) count(v verdict, now time.Time, err error) {
 		b.inARow++
 	}
 	if b.opts.Ratio > 0 {
-		b.window.add(now, v == bad)
+		b.window.add(time.Now(), v == bad)
 	}
 	if v != bad {
 		return
 	}
 	if n := b.opts.Failures; n > 0 && b.inARow >= n {
-		b.open(now, err)
+		b.open(err)
 		return
 	}
 	if b.opts.Ratio > 0 {
 		if calls, failed := b.window.sum(); calls >= b.opts.MinCalls && float64(failed) >= b.opts.Ratio*float64(calls) {
-			b.open(now, err)
+			b.open(err)
 		}
 	}
 }

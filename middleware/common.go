@@ -32,12 +32,12 @@ func refuse(err error) queue.Handler {
 
 // snapshot returns a copy of d that doesn't change when a handler changes what
 // it was given.
-func snapshot(d *queue.Delivery) *queue.Delivery {
+func snapshot(d *queue.Delivery) queue.Delivery {
 	c := *d
 	c.Body = bytes.Clone(d.Body)
 	c.Attributes = maps.Clone(d.Attributes)
 	c.Options = slices.Clone(d.Options)
-	return &c
+	return c
 }
 
 // pause waits for d and reports whether it did: false when ctx ended first.

@@ -185,11 +185,12 @@ func (dl *deadLetter) Wrap(next queue.Handler) queue.Handler {
 		return refuse(dl.err)
 	}
 	return func(ctx context.Context, d *queue.Delivery) error {
-		original := snapshot(d) // the handler may change d, its body too
+		before := snapshot(d) // the handler may change d, its body too
 		err := protect(ctx, next, d)
 		if err == nil {
 			return nil
 		}
+		original := &before
 		outcome := queue.OutcomeOf(err)
 		now := time.Now()
 		reason := dl.reason(ctx, original, outcome.Kind, err, now)

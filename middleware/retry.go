@@ -98,7 +98,8 @@ func (r *retry) Wrap(next queue.Handler) queue.Handler {
 // from the broker.
 func (r *retry) try(ctx context.Context, next queue.Handler, d *queue.Delivery) error {
 	for i := 1; i <= r.opts.InPlace; i++ {
-		err := protect(ctx, next, snapshot(d))
+		given := snapshot(d)
+		err := protect(ctx, next, &given)
 		switch {
 		case queue.OutcomeOf(err).Kind != queue.Failed || ctx.Err() != nil:
 			return err
