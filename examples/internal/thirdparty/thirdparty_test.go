@@ -3,6 +3,7 @@ package thirdparty_test
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -143,4 +144,21 @@ func TestServerCutsTheConnectionOfALostAnswer(t *testing.T) {
 	require.Len(t, lossy.Log(), 1)
 	assert.True(t, lossy.Log()[0].Handled())
 	require.NoError(t, server.Close(context.Background()))
+}
+
+func TestServerClosesBesideUnusedConnections(t *testing.T) {
+	t.Parallel()
+	server, err := thirdparty.Serve("", thirdparty.Status(200, `{}`))
+	require.NoError(t, err)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+	require.NoError(t, err)
+	defer conn.Close() //nolint:errcheck // it's only there
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	code, _ := call(t, client, server.URL) // the server has accepted the one before
+	require.Equal(t, 200, code)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // a shutdown would wait 5
+	defer cancel()
+	require.NoError(t, server.Close(ctx))
+	require.NoError(t, ctx.Err())
 }
