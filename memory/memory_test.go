@@ -3,7 +3,6 @@ package memory_test
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -69,63 +68,4 @@ func ack(t *testing.T, q queue.Queue, ds ...*queue.Delivery) {
 func release(t *testing.T, q queue.Queue, d *queue.Delivery, delay time.Duration) {
 	t.Helper()
 	require.NoError(t, q.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Release, Delay: delay}))
-}
-
-func TestUnsettledDeliveryComesBackWhenItsLeaseEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, q := open(t, nil, false)
-		publish(t, q, "", "a")
-		first := receive(t, q, 10)
-		require.Len(t, first, 1)
-		assert.Equal(t, 1, first[0].Attempt)
-
-		start := time.Now()
-		second, err := q.Receive(t.Context(), 10)
-		require.NoError(t, err)
-		require.Len(t, second, 1)
-		assert.Equal(t, 2, second[0].Attempt)
-		assert.Equal(t, 30*time.Second, time.Since(start).Round(time.Second))
-		assert.Equal(t, first[0].ID, second[0].ID)
-
-		err = q.Settle(t.Context(), queue.Settlement{Delivery: first[0], Kind: queue.Ack})
-		require.ErrorIs(t, err, queue.ErrLeaseLost)
-		ack(t, q, second...)
-		assert.Empty(t, receive(t, q, 10))
-	})
-}
-
-func TestKeyIsWithheldWhileItsHeadIsLeasedOrBacksOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, q := open(t, nil, true)
-		publish(t, q, "k", "1", "2", "3")
-		publish(t, q, "l", "x")
-		ds := receive(t, q, 10)
-		require.Equal(t, []string{"1", "x"}, bodies(ds))
-		ack(t, q, ds[1])
-		assert.Empty(t, receive(t, q, 10))
-		release(t, q, ds[0], time.Minute)
-		assert.Empty(t, receive(t, q, 10))
-		time.Sleep(time.Minute)
-		for _, want := range []string{"1", "2", "3"} {
-			ds := receive(t, q, 10)
-			require.Equal(t, []string{want}, bodies(ds))
-			ack(t, q, ds...)
-		}
-	})
-}
-
-func TestDelayIsExact(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, q := open(t, nil, false)
-		start := time.Now()
-		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("a"), Delay: 1500 * time.Millisecond}))
-		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("b"), DeliverAt: start.Add(time.Hour)}))
-		for _, want := range []time.Duration{1500 * time.Millisecond, time.Hour} {
-			ds, err := q.Receive(t.Context(), 10)
-			require.NoError(t, err)
-			require.Len(t, ds, 1)
-			assert.Equal(t, want, time.Since(start))
-			ack(t, q, ds...)
-		}
-	})
 }

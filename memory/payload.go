@@ -39,7 +39,7 @@ func (p *payload) extra() *extra {
 func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err error) {
 	m := prepared.Message
 	body, attrs := m.Body, m.Attributes
-	if hasMetadata(m) {
+	if m.HasMetadata() {
 		// The same way as on a real wire: what doesn't fit is cut here too.
 		enc, err := w.Encode(m)
 		if err != nil {
@@ -56,6 +56,11 @@ func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err 
 	if len(prepared.Options) > 0 {
 		p.extra().options = append([]queue.MessageOption(nil), prepared.Options...)
 	}
+	return p.keep(body, attrs), nil
+}
+
+// keep copies body and attributes and returns their size.
+func (p *payload) keep(body []byte, attrs map[string]string) (size int) {
 	if body != nil {
 		p.body = make([]byte, len(body))
 		copy(p.body, body)
@@ -74,16 +79,7 @@ func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err 
 		}
 		x.attrs = append(x.attrs, attribute{k, v})
 	}
-	return size, nil
-}
-
-// hasMetadata reports whether a message carries more than its fields show.
-func hasMetadata(m *queue.Message) bool {
-	if x, ok := any(m).(interface{ HasMetadata() bool }); ok {
-		return x.HasMetadata()
-	}
-	d := queue.NewDelivery(*m)
-	return !d.EnqueuedAt.IsZero() || d.DeadLetter != nil || d.Failures > 0 || !d.Due().IsZero() || !d.AgeFrom().IsZero()
+	return size
 }
 
 // load fills a delivery with copies that are its own.

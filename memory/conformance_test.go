@@ -1,0 +1,58 @@
+package memory_test
+
+import (
+	"testing"
+
+	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/queue/queuetest"
+)
+
+// harness describes a personality to the conformance suite.
+func harness(name string, like memory.Like) queuetest.Harness {
+	return queuetest.Harness{
+		Name:    name,
+		Virtual: true,
+		New: func(testing.TB) queuetest.Instance {
+			return queuetest.Instance{
+				Backend:    memory.New(&memory.Options{Like: like}),
+				PublishRaw: memory.PublishRaw,
+			}
+		},
+	}
+}
+
+func TestConformancePortable(t *testing.T) {
+	queuetest.Run(t, harness("memory", memory.Portable))
+}
+
+func TestConformanceSQSStandard(t *testing.T) {
+	queuetest.Run(t, harness("memory-sqs-standard", memory.SQSStandard))
+}
+
+func TestConformanceSQSFIFO(t *testing.T) {
+	h := harness("memory-sqs-fifo", memory.SQSFIFO)
+	h.Ordered = true
+	queuetest.Run(t, h)
+}
+
+func TestConformancePubSub(t *testing.T) {
+	queuetest.Run(t, harness("memory-pubsub", memory.PubSub))
+}
+
+// On real time the suite runs as it does against a server.
+func TestConformanceOnRealTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	h := harness("memory", memory.Portable)
+	h.Virtual = false
+	queuetest.Run(t, h)
+}
+
+func FuzzRoundTrip(f *testing.F) {
+	queuetest.FuzzRoundTrip(f, harness("memory", memory.Portable))
+}
+
+func BenchmarkConformance(b *testing.B) {
+	queuetest.Bench(b, harness("memory", memory.Portable))
+}
