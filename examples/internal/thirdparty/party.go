@@ -16,7 +16,7 @@ type Request struct {
 	Method string
 	Path   string // with its query
 	Body   []byte
-	Status int    // what was answered, or would have been
+	Status int // what was answered, or would have been
 	Fault  Fault
 	// Answered says that the caller was sent the answer: false when it was lost
 	// or the caller had gone.

@@ -1,0 +1,58 @@
+// Command blast sends a mailing to the customers of a list, through three
+// queues: one message makes the list, one message per customer sends the mail,
+// and one tells what happened. The services that it calls are fakes that fail as
+// real ones do; what became of each customer is computed from their logs.
+//
+//	go run ./examples/blast
+//
+// It ends with a line of JSON, and with exit code 0 only when no customer was
+// lost. QUEUE_BACKEND says where the queues are; -role runs a part alone.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitLost  = 1 // customers were lost, or something else went wrong
+	exitUsage = 2
+)
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	opts, err := parseOptions(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage
+	}
+	p := &program{opts: opts, env: os.LookupEnv, backends: backends(), log: newLogger(stderr, opts.verbose), time: newTimeline(stdout)}
+	lost, err := p.run(ctx)
+	if err == nil {
+		err = p.time.failed()
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "blast:", err) // nowhere else to complain
+		return exitLost
+	}
+	if lost {
+		return exitLost
+	}
+	return exitOK
+}
