@@ -25,7 +25,10 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 		l.native, l.carried, l.brokerID, l.id, l.source = d.Native, d.carried, d.BrokerID, d.ID, d.Source
 		l.failures = c.track.failures(d)
 		d.Failures = l.failures
-		l.arrived = now
+		l.arrived, l.due = now, d.Due()
+		if due := c.track.due(d); due.After(l.due) {
+			l.due = due
+		}
 		if !d.Deadline.IsZero() {
 			l.deadline = d.Deadline
 			l.length = c.caps.Lease

@@ -89,6 +89,7 @@ func (c *Consumer) abandonLocked() error {
 	for w := range c.workers {
 		w.l.state = leaseAbandoned
 		c.leases.remove(w.l)
+		c.track.add(w.l.brokerID, 0, 1) // it was no failure
 		e.IDs = append(e.IDs, w.l.id)
 	}
 	clear(c.workers)

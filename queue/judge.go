@@ -78,7 +78,7 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 			if c.caps.KeyLocked && len(line.rest) == 0 {
 				c.settle.flushLocked() // the broker withholds the key's next until then
 			}
-			c.advanceLocked(line)
+			c.advanceLocked(line, now)
 		}
 		return
 	case Failed, Retry, Rejected, Snoozed:
@@ -86,6 +86,7 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 	failed := v.Outcome.Kind != Snoozed && !v.Interrupted
 	if l.lost {
 		// Somebody else may have it: only his word counts now.
+		c.track.add(l.brokerID, 0, 1)
 		l.state = leaseDone
 		c.leases.remove(l)
 		if line != nil {
@@ -100,11 +101,9 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 	c.comeBackLocked(l, v, failed, now)
 	if line != nil {
 		l.line = nil
-		delay := time.Duration(0)
-		if !c.caps.KeyLocked {
-			delay = v.Delay
-		}
-		c.scatterLocked(line, delay, now)
+		// With the head's delay: nobody could have them before it, and a server
+		// was seen to unlock the key as soon as one of them is visible.
+		c.scatterLocked(line, v.Delay, now)
 	}
 }
 
@@ -123,7 +122,18 @@ func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Ti
 	case c.caps.ReleaseCounts:
 		c.track.add(l.brokerID, 0, 1)
 	}
-	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(v.Delay)}, now)
+	c.releaseForLocked(l, v.Delay, now)
+}
+
+// releaseForLocked releases for a delay that may be longer than the broker can
+// hold a message back. Then it comes early, and the time until which it isn't to
+// be handled is remembered here.
+func (c *Consumer) releaseForLocked(l *lease, delay time.Duration, now time.Time) {
+	if d := c.clampRedelivery(delay); d < delay {
+		c.track.notBefore(l.brokerID, now.Add(delay))
+		delay = d
+	}
+	c.finalLocked(l, Settlement{Kind: Release, Delay: delay}, now)
 }
 
 // holdHeadLocked keeps a key's head and those behind it in memory until its

@@ -37,7 +37,8 @@ type lease struct {
 
 	tickets []any // of the gates
 	line    *keyLine
-	until   time.Time // while held: when it may start
+	until   time.Time // while held: when it may start; released: when it may come back
+	due     time.Time // not to be handled before
 
 	next, prev *lease // in leaseList
 	at         time.Time

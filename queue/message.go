@@ -102,6 +102,7 @@ type Delivery struct {
 	Native any
 
 	carried *metadata
+	due     time.Time // see FillDue
 }
 
 // Endpoint names a queue of a messaging system.
@@ -123,7 +124,7 @@ func (e Endpoint) String() string {
 // delayed it, its dead-lettering or its redrive, whichever is latest. It's zero
 // when unknown.
 func (d *Delivery) AgeFrom() time.Time {
-	from := d.EnqueuedAt
+	from := later(d.EnqueuedAt, d.due)
 	c := d.carried
 	if c == nil {
 		return from

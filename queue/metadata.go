@@ -406,6 +406,10 @@ func sane(n int) int { return min(max(n, 0), 1<<30) }
 
 func base64Len(n int) int { return base64.StdEncoding.EncodedLen(n) }
 
+// FillDue notes when a broker that has delayed the message by itself let it go
+// for the first time: its age counts from then. It's for backends that know.
+func (d *Delivery) FillDue(due time.Time) { d.due = due }
+
 // HasMetadata reports whether the library carries something along with m beside
 // its fields: then a broker must keep what Encode returns, or m itself. It's for
 // backends.

@@ -17,10 +17,6 @@ type keyLine struct {
 // placeLocked decides where a delivery waits that has just arrived or whose wait
 // for its time is over.
 func (c *Consumer) placeLocked(l *lease, now time.Time) {
-	if due := l.d.Due(); due.After(now) && l.line == nil {
-		c.holdUntilDueLocked(l, due, now)
-		return
-	}
 	if key := l.d.OrderingKey; key != "" && l.line == nil {
 		if line := c.keys[key]; line != nil {
 			c.followLocked(line, l, now)
@@ -31,6 +27,15 @@ func (c *Consumer) placeLocked(l *lease, now time.Time) {
 		}
 		l.line = &keyLine{key: key, head: l}
 		c.keys[key] = l.line
+	}
+	c.readyLocked(l, now)
+}
+
+// readyLocked makes a delivery wait for a slot, or for its time.
+func (c *Consumer) readyLocked(l *lease, now time.Time) {
+	if l.due.After(now) {
+		c.holdUntilDueLocked(l, now)
+		return
 	}
 	l.state = leaseReady
 	c.ready.pushBack(l)
@@ -63,7 +68,7 @@ func (c *Consumer) followLocked(line *keyLine, l *lease, now time.Time) {
 func (c *Consumer) overflowDelay() time.Duration { return c.opts.Backoff.Delay(1) }
 
 // advanceLocked lets the next of a key go on after its head is done.
-func (c *Consumer) advanceLocked(line *keyLine) {
+func (c *Consumer) advanceLocked(line *keyLine, now time.Time) {
 	if len(line.rest) == 0 {
 		delete(c.keys, line.key)
 		line.head = nil
@@ -74,8 +79,7 @@ func (c *Consumer) advanceLocked(line *keyLine) {
 	line.rest = line.rest[1:]
 	c.waiting--
 	line.head = next
-	next.state = leaseReady
-	c.ready.pushBack(next)
+	c.readyLocked(next, now)
 }
 
 // scatterLocked gives back everything that waits behind a key's head.
@@ -93,15 +97,30 @@ func (c *Consumer) scatterLocked(line *keyLine, delay time.Duration, now time.Ti
 // ---- waiting for a time
 
 // holdUntilDueLocked deals with a delivery that came before its due time. Where
-// the broker can delay, it's sent on its way again; elsewhere it's held, and
-// only what's too much goes.
-func (c *Consumer) holdUntilDueLocked(l *lease, due, now time.Time) {
-	if c.caps.MaxDelay == 0 && c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || due.Before(l.capAt)) {
-		c.holdLocked(l, due, now)
+// the broker can delay, it's sent on its way again. Elsewhere it's held, and
+// what can't be held goes back for as long as the broker can: sending it again
+// would only bring it at once.
+func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
+	if c.caps.MaxDelay > 0 && l.line == nil && l.due.Equal(l.d.Due()) {
+		c.stats.Deferred++
+		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
 		return
 	}
+	if c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || l.due.Before(l.capAt)) {
+		c.holdLocked(l, l.due, now)
+		return
+	}
+	l.state = leaseDone
+	delay := l.due.Sub(now)
+	if line := l.line; line != nil {
+		l.line = nil
+		c.scatterLocked(line, delay, now)
+	}
 	c.stats.Deferred++
-	c.finalLocked(l, Settlement{Kind: Defer, Until: due, failures: l.failures}, now)
+	if c.caps.ReleaseCounts {
+		c.track.add(l.brokerID, 0, 1)
+	}
+	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(delay)}, now)
 }
 
 func (c *Consumer) holdLocked(l *lease, until, now time.Time) {

@@ -212,6 +212,9 @@ func (s *settler) sift(batch []Settlement, leases []*lease, err error) ([]Settle
 			continue
 		}
 		batch[n], leases[n] = batch[i], l
+		if batch[n].Kind == Defer && unsendable(e) {
+			batch[n] = s.insteadOfDefer(batch[n], l, now)
+		}
 		n++
 	}
 	s.c.mu.Lock()
@@ -219,6 +222,29 @@ func (s *settler) sift(batch []Settlement, leases []*lease, err error) ([]Settle
 	s.c.stats.SettleLost += lost
 	s.c.mu.Unlock()
 	return batch[:n], leases[:n]
+}
+
+// unsendable tells errors of a publish that trying again can't heal.
+func unsendable(err error) bool {
+	var limit *LimitError
+	return errors.As(err, &limit) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported)
+}
+
+// insteadOfDefer is for a message that can't be published again with its due
+// time, as that doesn't fit: it's released for as long as the broker can, and
+// the time is remembered here.
+func (s *settler) insteadOfDefer(st Settlement, l *lease, now time.Time) Settlement {
+	c := s.c
+	delay := max(st.Until.Sub(now), 0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.track.notBefore(l.brokerID, st.Until)
+	if c.caps.ReleaseCounts && st.failures <= l.failures {
+		c.track.add(l.brokerID, 0, 1)
+	}
+	delay = c.clampRedelivery(delay)
+	l.until = now.Add(delay)
+	return Settlement{Delivery: st.Delivery, Kind: Release, Delay: delay}
 }
 
 func (s *settler) report(st Settlement, l *lease, err error, again bool) {

@@ -1,5 +1,7 @@
 package queue
 
+import "time"
+
 // tracker remembers, for messages that came back, what the broker's count of
 // deliveries doesn't tell: which of them were no failures (released, snoozed,
 // interrupted), and, where the broker doesn't count, how many were. It's best
@@ -9,8 +11,9 @@ type tracker struct {
 }
 
 type track struct {
-	failures int // attempts that failed, in this process
-	others   int // deliveries that the broker counted and that were no failures
+	failures int       // attempts that failed, in this process
+	others   int       // deliveries that the broker counted and that were no failures
+	until    time.Time // not to be handled before: the broker couldn't hold it back that long
 }
 
 // A generation holds this many messages; two are kept.
@@ -32,6 +35,20 @@ func (t *tracker) add(id string, failures, others int) {
 	v := t.get(id)
 	v.failures += failures
 	v.others += others
+	t.put(id, v)
+}
+
+// notBefore notes a time that the broker couldn't be told.
+func (t *tracker) notBefore(id string, until time.Time) {
+	if id == "" {
+		return
+	}
+	v := t.get(id)
+	v.until = until
+	t.put(id, v)
+}
+
+func (t *tracker) put(id string, v track) {
 	if t.young == nil {
 		t.young = map[string]track{}
 	}
@@ -39,6 +56,14 @@ func (t *tracker) add(id string, failures, others int) {
 	if len(t.young) >= trackerSize {
 		t.young, t.old = nil, t.young
 	}
+}
+
+// due tells what notBefore has noted.
+func (t *tracker) due(d *Delivery) time.Time {
+	if d.Attempt == 1 || t.empty() {
+		return time.Time{}
+	}
+	return t.get(d.BrokerID).until
 }
 
 func (t *tracker) forget(id string) {
