@@ -176,6 +176,9 @@ func (c *conductor) report(r parties.Result, wrong []string) (lost bool) {
 	if r.InDoubt > 0 {
 		c.time.tell("in doubt: %s mails may have been sent, or not; they are held, see -in-doubt", count(r.InDoubt))
 	}
+	if r.DuplicateMails > 0 {
+		c.time.tell("sent again: %s mails were in doubt, and had arrived the first time", count(r.DuplicateMails))
+	}
 	if r.Lost > 0 {
 		c.time.tell("not reached: %s customers", count(r.Lost))
 	}
