@@ -18,7 +18,7 @@
 // The program hands over the backends that it has; those that no queue uses
 // aren't touched:
 //
-//	bus, err := config.Open(ctx, "queues.yaml", config.Backends{"memory": memory.New(nil)})
+//	bus, err := config.Open(ctx, "queues.yaml", config.Backends{"memory": memory.New(&memory.Options{Create: true})})
 //	bus.Handle("crm-leads", updateLead)
 //	err = bus.Publisher("crm-leads").Publish(ctx, &queue.Message{Body: lead})
 //	err = bus.Run(ctx)

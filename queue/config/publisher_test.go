@@ -235,6 +235,39 @@ func TestCloseEndsAnOpeningThatHangs(t *testing.T) {
 	})
 }
 
+// deaf opens its queues although nobody waits for them any more.
+type deaf struct {
+	queue.Backend
+	gate  chan struct{}
+	opens chan queue.Queue
+}
+
+func (d deaf) Open(ctx context.Context, name string, opts *queue.OpenOptions) (queue.Queue, error) {
+	<-d.gate
+	q, err := d.Backend.Open(context.WithoutCancel(ctx), name, opts)
+	d.opens <- q
+	return q, err
+}
+
+func TestQueueThatIsOpenedAfterCloseIsClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		backend := deaf{memory.New(&memory.Options{Create: true}), make(chan struct{}), make(chan queue.Queue, 1)}
+		b, err := config.OpenFile(parse(t, "backend: memory\nqueues: {orders: {}}"), config.Backends{"memory": backend}, nil)
+		require.NoError(t, err)
+		published := make(chan error)
+		go func() { published <- b.Publisher("orders").Publish(t.Context(), &queue.Message{Body: []byte("x")}) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		assert.ErrorIs(t, b.Close(ctx), context.DeadlineExceeded)
+		close(backend.gate)
+		assert.ErrorIs(t, <-published, queue.ErrClosed)
+		q := <-backend.opens
+		assert.ErrorIs(t, q.Publish(t.Context(), &queue.Message{Body: []byte("x")}), queue.ErrClosed)
+	})
+}
+
 func TestHangingOpenEndsByItself(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
