@@ -120,16 +120,19 @@ func (e Endpoint) String() string {
 }
 
 // AgeFrom is the time from which the age of a delivery counts when a policy
-// gives up by age: its first enqueue, the time that it was due when the library
-// delayed it, its dead-lettering or its redrive, whichever is latest. It's zero
-// when unknown.
+// gives up by age: its first enqueue, the end of a delay of a minute or more, its
+// dead-lettering or its redrive, whichever is latest. It's zero when unknown.
 func (d *Delivery) AgeFrom() time.Time {
 	from := later(d.EnqueuedAt, d.due)
 	c := d.carried
 	if c == nil {
 		return from
 	}
-	from = later(later(from, c.due), c.ageFrom)
+	if c.ageFrom.IsZero() {
+		from = later(from, c.due)
+	} else { // a due time beside it is that of a backoff
+		from = later(from, c.ageFrom)
+	}
 	if c.deadLetter != nil {
 		from = later(from, c.deadLetter.LastAt)
 	}

@@ -78,6 +78,10 @@ func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 	return p, nil
 }
 
+// minAgedDelay is the least native delay whose end is told to the consumer, so
+// that the age of the message counts from there. Less isn't worth an attribute.
+const minAgedDelay = time.Minute
+
 func (c *Capabilities) system() string {
 	if c.Source.System != "" {
 		return c.Source.System
@@ -114,17 +118,22 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 	p.Due = due
 	rounded := roundUp(d, c.DelayUnit)
 	p.Delay = min(rounded, c.MaxDelay)
-	if rounded <= c.MaxDelay && (m.DeliverAt.IsZero() || c.DelayUnit == 0) {
-		return nil // the broker does all of it
+	// A due time in the metadata is for what the broker can't do: delay for so
+	// long, or to a point in time, which is judged by the consumer's clock.
+	native := rounded <= c.MaxDelay && (m.DeliverAt.IsZero() || c.DelayUnit == 0)
+	if native && d < minAgedDelay {
+		return nil
 	}
-	// The broker can't delay it for so long; or not to a point in time, which
-	// is judged by the consumer's clock.
 	cp := *m
 	md := metadata{}
 	if m.meta != nil {
 		md = *m.meta
 	}
-	md.due = due
+	if native {
+		md.ageFrom = due
+	} else {
+		md.due = due
+	}
 	cp.meta = &md
 	cp.Delay, cp.DeliverAt = 0, time.Time{}
 	p.Message = &cp
@@ -147,7 +156,7 @@ func forwarded(m *Message, now time.Time) *Message {
 	md := *m.meta
 	md.failures = 0
 	if !md.enqueuedAt.IsZero() {
-		md.ageFrom = now
+		md.ageFrom = later(md.ageFrom, now) // or when its delay ends
 	}
 	cp := *m
 	cp.meta = &md
@@ -177,6 +186,9 @@ func hopMessage(d *Delivery, until time.Time, failures int) *Message {
 		md.ageFrom, md.deadLetter, md.types, md.key = c.ageFrom, c.deadLetter, c.types, c.key
 	} else if d.meta != nil {
 		md.types = d.meta.types
+	}
+	if !until.IsZero() { // coming back later doesn't make it younger
+		md.ageFrom = d.AgeFrom()
 	}
 	m.meta = &md
 	m.DedupID, m.Options = "", nil
