@@ -40,7 +40,15 @@ func (w Wire) Encode(m *Message) (Encoded, error) {
 		return out, nil
 	}
 	if m.meta == nil || !library && m.meta.deadLetter == nil && len(m.meta.types) == 0 {
-		return Encoded{}, over.err // a new message: the user must know
+		// A new message: the user must know. But the time from which its age
+		// counts was our addition.
+		if e.meta.AgeFrom != 0 {
+			e.meta.AgeFrom = 0
+			if out, over := e.assemble(0, limit); over == nil {
+				return out, nil
+			}
+		}
+		return Encoded{}, over.err
 	}
 	if out, ok := e.shrink(limit, library); ok {
 		return out, nil

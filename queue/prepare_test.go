@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -145,8 +146,14 @@ func TestPrepareWorksOutTheDelay(t *testing.T) {
 			assert.True(t, due.Equal(p.Due), "due %v", p.Due)
 			enc, err := c.caps.Wire.Encode(p.Message)
 			require.NoError(t, err)
-			got := c.caps.Wire.Decode(enc.Body, enc.Attributes, nil).Due()
+			got := c.caps.Wire.Decode(enc.Body, maps.Clone(enc.Attributes), nil).Due()
 			assert.Equal(t, c.inMeta, !got.IsZero())
+			if c.due < 0 || c.due >= time.Minute {
+				age := c.caps.Wire.Decode(enc.Body, maps.Clone(enc.Attributes), nil).AgeFrom()
+				assert.False(t, age.Before(due), "the age counts from the end of the delay")
+			} else if !c.inMeta {
+				assert.Empty(t, enc.Attributes[MetaAttribute])
+			}
 			if c.inMeta {
 				assert.False(t, got.Before(due))
 				assert.Less(t, got.Sub(due), time.Millisecond)
@@ -210,6 +217,23 @@ func TestOrderingKeyOfADeadLetterSurvivesAQueueWithoutOrder(t *testing.T) {
 			assert.Empty(t, back.Message.meta.key)
 		})
 	}
+}
+
+func TestFullMessageWithANativeDelayGoesWithoutTellingItsAge(t *testing.T) {
+	t.Parallel()
+	caps := sqsLike()
+	m := &Message{Body: []byte(strings.Repeat("x", 1<<20)), Delay: 10 * time.Minute}
+	p, err := caps.Prepare(m, time.Now())
+	require.NoError(t, err)
+	assert.Equal(t, 10*time.Minute, p.Delay)
+	enc, err := caps.Wire.Encode(p.Message)
+	require.NoError(t, err)
+	assert.Empty(t, enc.Attributes)
+
+	m.Delay = time.Hour
+	_, err = caps.Prepare(m, time.Now())
+	var le *LimitError
+	require.ErrorAs(t, err, &le, "a due time must go")
 }
 
 func TestRoundUp(t *testing.T) {

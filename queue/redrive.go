@@ -1,0 +1,434 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"time"
+)
+
+// RedriveOptions are the settings of Redrive. The zero value moves everything
+// that came from the queue, as fast as it goes.
+type RedriveOptions struct {
+	// Filter selects messages; nil selects all. What it doesn't select stays.
+	// It's called by one goroutine at a time and may only read.
+	Filter func(d *Delivery) bool
+
+	// AnySource also moves messages whose history names another queue than the
+	// one they're moved to, as in a dead-letter queue that several queues share.
+	// Without it they stay. Messages without a history (dead-lettered by the
+	// broker, or put there by hand) are moved in any case.
+	AnySource bool
+
+	// Max ends the operation after so many messages were moved; 0: no limit.
+	Max int
+
+	// Rate is the most messages moved a second, on average and in bursts of at
+	// most a second's worth; 0: no limit.
+	Rate float64
+
+	// Quiet is how long nothing new must have come before the queue counts as
+	// empty. Default 2 s.
+	Quiet time.Duration
+
+	// Aside is the least time for which messages that stay are hidden, when
+	// there are more of them than the 1,000 whose leases can be kept instead.
+	// Default 30 s; twice as long as the operation has been running, when that's
+	// longer.
+	Aside time.Duration
+
+	// Progress is called after each batch, from the goroutine that called
+	// Redrive. It shouldn't block: messages are leased meanwhile.
+	Progress func(RedriveResult)
+}
+
+func (o RedriveOptions) validate() (RedriveOptions, error) {
+	switch {
+	case o.Max < 0:
+		return o, &InvalidError{"RedriveOptions.Max", "negative"}
+	case !(o.Rate >= 0) || math.IsInf(o.Rate, 0):
+		return o, &InvalidError{"RedriveOptions.Rate", "must be a number of messages a second, or 0"}
+	case o.Quiet < 0:
+		return o, &InvalidError{"RedriveOptions.Quiet", "negative"}
+	case o.Aside < 0:
+		return o, &InvalidError{"RedriveOptions.Aside", "negative"}
+	}
+	setDefault(&o.Quiet, 2*time.Second)
+	setDefault(&o.Aside, 30*time.Second)
+	return o, nil
+}
+
+// RedriveResult counts what Redrive has done. Each message of the dead-letter
+// queue counts once, in one of the first four.
+type RedriveResult struct {
+	Moved   int // published back; removed, except for Repeated
+	Skipped int // not selected: left
+	Newer   int // dead-lettered after the start, or moved by this operation and back again: left
+	Failed  int // couldn't be published: left
+	// Repeated are of Moved: removing them from the dead-letter queue failed, so
+	// they're there a second time.
+	Repeated int
+}
+
+const (
+	redriveBatch   = 100     // messages in a step, where the broker has no limit of its own
+	redriveFailing = 3       // steps without a success, one after the other, that end it
+	redriveTries   = 3       // of a publish or a settlement
+	redrivePolls   = 5       // failures of a receive, one after the other, that end it
+	redriveHeld    = 1000    // messages that are kept leased until the end
+	redriveStay    = 1 << 20 // messages that stay, told from new ones
+)
+
+// Redrive moves messages from the dead-letter queue from back to the queue to.
+// They get what they had there: body, attributes, id, ordering key. Their age and
+// failures count anew; their history stays with them, in Delivery.DeadLetter.
+// Each is removed from the dead-letter queue only after its copy is durable: a
+// crash at any point loses none and repeats at most the batch on its way.
+//
+// The operation is frozen at its start: what is dead-lettered later, or comes
+// back after having been moved, is left. That's judged by the time of the last
+// failure as the failing consumer saw it; of a message that the broker itself
+// dead-lettered only the first enqueue is known.
+//
+// It returns nil when nothing is left that it could move, or Max is reached. It
+// can't see messages that others hold leased or that back off; on a queue that
+// locks keys, not those behind a message that stays either. Messages that stay
+// are hidden while it runs: up to 1,000 of them become visible at its end, more
+// after Aside. Messages that
+// can't be published stay, and the first one's error is returned; when nothing
+// can be published any more it ends. When ctx ends, the batch on its way is
+// finished and the context's cause returned. The result is valid in every case.
+//
+// It uses to's Redriver where there is one, so that no other subscriber of the
+// same topic gets the messages. Leases are kept for as long as it takes. Two
+// operations on one queue at the same time do no harm, but each sees only a
+// part.
+func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (RedriveResult, error) {
+	if from == nil || to == nil {
+		return RedriveResult{}, &InvalidError{Field: "queue", Reason: "nil"}
+	}
+	if opts == nil {
+		opts = &RedriveOptions{}
+	}
+	o, err := opts.validate()
+	if err != nil {
+		return RedriveResult{}, err
+	}
+	now := time.Now()
+	r := &redrive{
+		from: from, opts: o, caps: from.Capabilities(), home: to.Capabilities().Source, publish: to.Publish,
+		start: now, ready: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{}, repeated: map[string]struct{}{},
+	}
+	if rd, ok := As[Redriver](to); ok {
+		r.publish = rd.PublishBack
+	}
+	r.keeper = newLeaseKeeper(from, r.caps.Lease)
+	// Also when the filter panics: what isn't settled becomes visible again.
+	defer r.close()
+	err = r.run(ctx)
+	return r.result, err
+}
+
+// redrive is one operation. It's driven by the goroutine that called Redrive.
+type redrive struct {
+	from    Queue
+	home    Endpoint // where the messages go
+	publish func(context.Context, ...*Message) error
+	opts    RedriveOptions
+	caps    Capabilities
+
+	start  time.Time
+	ready  time.Time // when the rate allows more
+	fresh  time.Time // when something new was last seen
+	result RedriveResult
+	err    error // the first of a publish
+
+	keeper *leaseKeeper // of everything that's received and not settled
+
+	// stays has the hashes of the messages that were met and stay, to count them
+	// once and to know what's new. When two collide, a message stays that could
+	// have been moved.
+	seed  maphash.Seed
+	stays map[uint64]struct{}
+	// repeated holds, exactly, what was published but couldn't be removed: when
+	// it comes again it's removed.
+	repeated map[string]struct{}
+
+	failing int   // steps without a success
+	down    error // says that nothing can be published any more
+	polls   int   // receives that failed
+}
+
+func (r *redrive) run(ctx context.Context) error {
+	for {
+		n := r.next()
+		if n == 0 {
+			return r.err
+		}
+		if d := time.Until(r.ready); d > 0 && !sleep(ctx, d) {
+			return context.Cause(ctx)
+		}
+		ds, empty, err := r.receive(ctx, n)
+		if len(ds) > 0 {
+			r.step(ctx, ds)
+			if r.opts.Progress != nil {
+				r.opts.Progress(r.result)
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		case r.down != nil:
+			return fmt.Errorf("redrive: stopped, as nothing can be published: %w", r.down)
+		case len(r.stays) >= redriveStay:
+			return fmt.Errorf("redrive: stopped, as more than %d messages were met that stay", redriveStay)
+		}
+		if quiet := time.Since(r.fresh); empty && quiet >= r.opts.Quiet || quiet > 2*r.aside()+r.opts.Quiet {
+			return r.err
+		}
+	}
+}
+
+// next is how many to receive; 0 when Max is reached.
+func (r *redrive) next() int {
+	n := redriveBatch
+	if m := r.caps.MaxReceive; m > 0 {
+		n = min(n, m)
+	}
+	if r.opts.Rate > 0 && r.opts.Rate < float64(n) {
+		n = max(int(r.opts.Rate), 1)
+	}
+	if r.opts.Max > 0 {
+		n = min(n, r.opts.Max-r.result.Moved)
+	}
+	return n
+}
+
+// receive takes messages. empty says that there was none to be had; passing
+// errors are only returned when they last.
+func (r *redrive) receive(ctx context.Context, n int) (ds []*Delivery, empty bool, err error) {
+	began := time.Now()
+	poll, cancel := context.WithTimeout(ctx, r.opts.Quiet)
+	ds, err = r.from.Receive(poll, n)
+	cut := poll.Err() != nil
+	cancel()
+	r.keeper.add(ds...)
+	if err != nil && !cut {
+		r.polls++
+		if final(err) || r.polls >= redrivePolls {
+			return ds, false, fmt.Errorf("redrive: receive: %w", err)
+		}
+		sleep(ctx, Backoff{}.Delay(r.polls))
+		return ds, false, nil
+	}
+	r.polls = 0
+	if len(ds) == 0 && !cut {
+		// A poll that was shorter than asked for isn't repeated at once.
+		sleep(ctx, min(r.opts.Quiet-time.Since(began), r.opts.Quiet/10))
+	}
+	return ds, len(ds) == 0, nil
+}
+
+// step decides about what was received and moves what's selected.
+func (r *redrive) step(ctx context.Context, ds []*Delivery) {
+	var picked, stay, again []*Delivery
+	for _, d := range ds {
+		if _, ok := r.repeated[d.BrokerID]; ok {
+			again = append(again, d)
+			continue
+		}
+		met := r.met(d)
+		if !met {
+			r.fresh = time.Now()
+		}
+		switch {
+		case r.newer(d):
+			r.count(&r.result.Newer, !met)
+		case !r.selects(d):
+			r.count(&r.result.Skipped, !met)
+		case met: // it couldn't be published
+		default:
+			picked = append(picked, d)
+			continue
+		}
+		stay = append(stay, d)
+	}
+	// What is on its way is brought to its end, also when ctx ends.
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*DefaultPublishTimeout)
+	defer cancel()
+	stay = append(stay, r.move(ctx, work, picked)...)
+	r.result.Repeated -= len(r.remove(work, again))
+	r.leave(work, stay)
+}
+
+func (r *redrive) hash(d *Delivery) uint64 { return maphash.String(r.seed, d.BrokerID) }
+
+func (r *redrive) met(d *Delivery) bool {
+	_, ok := r.stays[r.hash(d)]
+	return ok && d.BrokerID != ""
+}
+
+func (r *redrive) count(n *int, first bool) {
+	if first {
+		*n++
+	}
+}
+
+func (r *redrive) newer(d *Delivery) bool {
+	if c := d.carried; c != nil && !c.ageFrom.IsZero() && !c.ageFrom.Before(r.start) {
+		return true // moved by us, and back
+	}
+	at := d.EnqueuedAt
+	if d.DeadLetter != nil && !d.DeadLetter.LastAt.IsZero() {
+		at = d.DeadLetter.LastAt
+	}
+	return at.After(r.start)
+}
+
+func (r *redrive) selects(d *Delivery) bool {
+	if dl := d.DeadLetter; dl != nil && !r.opts.AnySource && dl.Source != (Endpoint{}) && dl.Source != r.home {
+		return false
+	}
+	return r.opts.Filter == nil || r.opts.Filter(d)
+}
+
+// move publishes ds and removes what is durable. It returns what failed.
+func (r *redrive) move(ctx, work context.Context, ds []*Delivery) (failed []*Delivery) {
+	ds = r.keeper.ours(ds)
+	if len(ds) == 0 {
+		return nil
+	}
+	now := time.Now()
+	msgs := make([]*Message, len(ds))
+	for i, d := range ds {
+		msgs[i] = redriven(d, now)
+	}
+	var moved []*Delivery
+	var down error // not just this message can't be published
+	for try := 1; len(ds) > 0; try++ {
+		var leftDs []*Delivery
+		var leftMsgs []*Message
+		for i, err := range PublishErrors(r.publish(work, msgs...), len(msgs)) {
+			if err == nil {
+				moved = append(moved, ds[i])
+				continue
+			}
+			if try < redriveTries && passing(err) {
+				leftDs, leftMsgs = append(leftDs, ds[i]), append(leftMsgs, msgs[i])
+				continue
+			}
+			r.result.Failed++
+			failed = append(failed, ds[i])
+			if r.err == nil {
+				r.err = fmt.Errorf("redrive: publish: %w", err)
+			}
+			if passing(err) || final(err) && !errors.Is(err, ErrInvalid) {
+				down = err
+			}
+		}
+		ds, msgs = leftDs, leftMsgs
+		if len(ds) > 0 && !sleep(ctx, Backoff{}.Delay(try)) {
+			break // given back at the end
+		}
+	}
+	switch {
+	case len(moved) > 0:
+		r.failing = 0
+		if r.opts.Rate > 0 {
+			r.ready = later(r.ready, now).Add(time.Duration(float64(len(moved)) / r.opts.Rate * float64(time.Second)))
+		}
+	case down != nil:
+		if r.failing++; r.failing >= redriveFailing || final(down) {
+			r.down = down
+		}
+	}
+	r.result.Moved += len(moved)
+	r.result.Repeated += len(moved) - len(r.remove(work, moved))
+	return failed
+}
+
+// passing reports whether trying again can help.
+func passing(err error) bool {
+	var le *LimitError
+	return !final(err) && !errors.As(err, &le)
+}
+
+// remove acknowledges what was published and returns what is gone. The rest is
+// noted, to be removed when it comes again.
+func (r *redrive) remove(ctx context.Context, ds []*Delivery) (removed []*Delivery) {
+	r.keeper.drop(ds...)
+	removed, left := r.settle(ctx, ds, Settlement{Kind: Ack})
+	for _, d := range removed {
+		delete(r.repeated, d.BrokerID)
+	}
+	for _, d := range left {
+		if d.BrokerID != "" {
+			r.repeated[d.BrokerID] = struct{}{}
+		}
+	}
+	return removed
+}
+
+// leave keeps what stays from being met again in this operation: a number of
+// messages by holding their leases until its end, the others by a delay.
+func (r *redrive) leave(ctx context.Context, ds []*Delivery) {
+	for _, d := range ds {
+		r.stays[r.hash(d)] = struct{}{}
+	}
+	// Those behind the limit, so as not to give back what has been held long.
+	if over := r.keeper.size() - redriveHeld; over > 0 {
+		ds = ds[:min(over, len(ds))]
+		r.keeper.drop(ds...)
+		// A failure only means that they're back when their leases end.
+		r.settle(ctx, ds, Settlement{Kind: Release, Delay: r.aside()})
+	}
+}
+
+// aside grows with the time that the operation has taken, so that a message is
+// met again a few times at most, however long it takes.
+func (r *redrive) aside() time.Duration {
+	d := max(r.opts.Aside, 2*time.Since(r.start))
+	if m := r.caps.MaxRedeliveryDelay; m > 0 {
+		d = min(d, m)
+	}
+	return d
+}
+
+// close gives back everything that's still leased.
+func (r *redrive) close() {
+	ds := r.keeper.close()
+	ctx, cancel := context.WithTimeout(context.Background(), DefaultPublishTimeout)
+	defer cancel()
+	r.settle(ctx, ds, Settlement{Kind: Release})
+}
+
+// settle tries a few times, and splits ds into what it could and couldn't.
+func (r *redrive) settle(ctx context.Context, ds []*Delivery, s Settlement) (done, failed []*Delivery) {
+	for try := 1; len(ds) > 0; try++ {
+		ss := make([]Settlement, len(ds))
+		for i, d := range ds {
+			ss[i] = s
+			ss[i].Delivery = d
+		}
+		errs := settleErrors(r.from.Settle(ctx, ss...), len(ds))
+		var left []*Delivery
+		for i, d := range ds {
+			switch {
+			case errs == nil || errs[i] == nil:
+				done = append(done, d)
+			case try < redriveTries && passing(errs[i]) && !errors.Is(errs[i], ErrLeaseLost):
+				left = append(left, d)
+			default:
+				failed = append(failed, d)
+			}
+		}
+		if ds = left; len(ds) > 0 && !sleep(ctx, 50*time.Millisecond<<try) {
+			return done, append(failed, ds...)
+		}
+	}
+	return done, failed
+}
