@@ -23,6 +23,9 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 		l := &slab[i]
 		l.c, l.d = c, d
 		l.native, l.carried, l.brokerID, l.id, l.source = d.Native, d.carried, d.BrokerID, d.ID, d.Source
+		if d.Attempt != 1 {
+			c.noteRedeliveryLocked(d)
+		}
 		l.failures = c.track.failures(d)
 		d.Failures = l.failures
 		l.arrived, l.due = now, d.Due()
@@ -56,6 +59,19 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 	}
 	c.dispatchLocked(now)
 	c.armSweepLocked(now)
+}
+
+// noteRedeliveryLocked finds out that a lease is lost by the message coming again
+// while its handler still runs.
+func (c *Consumer) noteRedeliveryLocked(d *Delivery) {
+	if d.BrokerID == "" {
+		return
+	}
+	for w := range c.workers {
+		if old := w.l; old.brokerID == d.BrokerID && !old.lost && c.loseLocked(old) {
+			go c.tellLost(old)
+		}
+	}
 }
 
 // dispatchLocked starts handlers while there are slots and something to start.

@@ -86,7 +86,6 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 	failed := v.Outcome.Kind != Snoozed && !v.Interrupted
 	if l.lost {
 		// Somebody else may have it: only his word counts now.
-		c.track.add(l.brokerID, 0, 1)
 		l.state = leaseDone
 		c.leases.remove(l)
 		if line != nil {

@@ -119,13 +119,28 @@ func (l *lease) end() {
 // unless it's extended again; false when ctx isn't a handler's, or the broker
 // gives no leases.
 func LeaseDeadline(ctx context.Context) (time.Time, bool) {
-	l, ok := ctx.Value(leaseKey{}).(*lease)
-	if !ok {
-		return time.Time{}, false
+	var earliest time.Time
+	for _, l := range leasesOf(ctx) {
+		l.c.mu.Lock()
+		at := l.deadline
+		l.c.mu.Unlock()
+		if !at.IsZero() && (earliest.IsZero() || at.Before(earliest)) {
+			earliest = at
+		}
 	}
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	return l.deadline, !l.deadline.IsZero()
+	return earliest, !earliest.IsZero()
+}
+
+// leasesOf returns the leases behind a handler's context: one, or those of a
+// Batch.
+func leasesOf(ctx context.Context) []*lease {
+	switch v := ctx.Value(leaseKey{}).(type) {
+	case *lease:
+		return []*lease{v}
+	case leaseGroup:
+		return v
+	}
+	return nil
 }
 
 // ExtendLease makes the lease of the delivery that ctx belongs to last at least
@@ -134,15 +149,31 @@ func LeaseDeadline(ctx context.Context) (time.Time, bool) {
 // to take longer than MaxExtension. It fails with ErrLeaseLost when it's too
 // late and with ErrUnsupported when ctx isn't a handler's or the broker gives no
 // leases.
+//
+// In a Batch it's done for every delivery of the batch, and the earliest end is
+// returned; it fails only when none could be extended.
 func ExtendLease(ctx context.Context, d time.Duration) (time.Time, error) {
-	l, ok := ctx.Value(leaseKey{}).(*lease)
-	if !ok {
+	leases := leasesOf(ctx)
+	if len(leases) == 0 {
 		return time.Time{}, &UnsupportedError{"ExtendLease outside of a handler", "this context"}
 	}
 	if d <= 0 {
 		return time.Time{}, &InvalidError{"ExtendLease", "the duration must be positive"}
 	}
-	return l.c.extendNow(ctx, l, d)
+	var earliest time.Time
+	var errs []error
+	for _, l := range leases {
+		at, err := l.c.extendNow(ctx, l, d)
+		if err != nil {
+			errs = append(errs, err)
+		} else if earliest.IsZero() || at.Before(earliest) {
+			earliest = at
+		}
+	}
+	if len(errs) == len(leases) {
+		return time.Time{}, errors.Join(errs...)
+	}
+	return earliest, nil
 }
 
 func (c *Consumer) extendNow(ctx context.Context, l *lease, d time.Duration) (time.Time, error) {
@@ -395,7 +426,9 @@ func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, now ti
 func (c *Consumer) loseLocked(l *lease) bool {
 	l.lost = true
 	if l.state == leaseRunning {
+		c.leases.remove(l)
 		c.stats.LeasesLost++
+		c.track.add(l.brokerID, 0, 1) // whatever the handler returns: it's no failure
 		return true
 	}
 	c.expireLocked(l)
