@@ -37,6 +37,10 @@ func snapshot(d *queue.Delivery) queue.Delivery {
 	c.Body = bytes.Clone(d.Body)
 	c.Attributes = maps.Clone(d.Attributes)
 	c.Options = slices.Clone(d.Options)
+	if d.DeadLetter != nil {
+		dl := *d.DeadLetter
+		c.DeadLetter = &dl
+	}
 	return c
 }
 

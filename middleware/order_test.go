@@ -267,3 +267,110 @@ func TestEachMiddlewareWorksWithoutTheOthers(t *testing.T) {
 		})
 	}
 }
+
+// The table in the package's documentation.
+func TestEffectsOfTheOrder(t *testing.T) {
+	t.Parallel()
+	never := func(error) bool { return false }
+	type result struct {
+		kind  queue.OutcomeKind
+		calls int
+		dead  string // the error of the dead letter
+	}
+	for name, tc := range map[string]struct {
+		handler  func(ctx context.Context) error
+		failures int
+		broken   bool // the idempotency store
+		mw       func(dl, id queue.Middleware) []queue.Middleware
+		want     result
+	}{
+		"Retry inside of DeadLetter: what If refuses is dead-lettered": {
+			doFail, 0, false,
+			func(dl, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{dl, middleware.Retry(middleware.RetryOptions{If: never})}
+			},
+			result{queue.DeadLettered, 1, errDown.Error()},
+		},
+		"Retry outside of DeadLetter: it's unroutable": {
+			doFail, 0, false,
+			func(dl, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{middleware.Retry(middleware.RetryOptions{If: never}), dl}
+			},
+			result{queue.Rejected, 1, ""},
+		},
+		"Retry inside of DeadLetter: all tries in place, also at the limit": {
+			doFail, 4, false,
+			func(dl, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{dl, middleware.Retry(middleware.RetryOptions{InPlace: 2})}
+			},
+			result{queue.DeadLettered, 3, errDown.Error()},
+		},
+		"Retry outside of DeadLetter: one try at the limit": {
+			doFail, 4, false,
+			func(dl, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{middleware.Retry(middleware.RetryOptions{InPlace: 2}), dl}
+			},
+			result{queue.DeadLettered, 1, errDown.Error()},
+		},
+		"Idempotent inside of DeadLetter: a failing store counts": {
+			doOK, 4, true,
+			func(dl, id queue.Middleware) []queue.Middleware { return []queue.Middleware{dl, id} },
+			result{queue.DeadLettered, 0, "middleware: idempotency store: begin orders/a: connection refused"},
+		},
+		"Idempotent outside of DeadLetter: it's not given up for that": {
+			doOK, 4, true,
+			func(dl, id queue.Middleware) []queue.Middleware { return []queue.Middleware{id, dl} },
+			result{queue.Failed, 0, ""},
+		},
+		"Timeout inside of Retry: each try": {
+			doHang, 0, false,
+			func(_, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{middleware.Retry(middleware.RetryOptions{InPlace: 2}), middleware.Timeout(time.Second)}
+			},
+			result{queue.Retry, 3, ""},
+		},
+		"Timeout outside of Retry: all of them": {
+			doHang, 0, false,
+			func(_, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{middleware.Timeout(time.Second), middleware.Retry(middleware.RetryOptions{InPlace: 2})}
+			},
+			result{queue.Retry, 1, ""},
+		},
+		"Timeout inside of DeadLetter: named in the dead letter": {
+			doHang, 4, false,
+			func(dl, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{dl, middleware.Timeout(time.Second)}
+			},
+			result{queue.DeadLettered, 1, "middleware: handler timed out after 1s: context deadline exceeded"},
+		},
+		"Timeout outside of DeadLetter: not named": {
+			doHang, 4, false,
+			func(dl, _ queue.Middleware) []queue.Middleware {
+				return []queue.Middleware{middleware.Timeout(time.Second), dl}
+			},
+			result{queue.DeadLettered, 1, "context deadline exceeded"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				to, store := &target{}, newStore()
+				if tc.broken {
+					store.begin = 99
+				}
+				calls := 0
+				h := queue.Chain(func(ctx context.Context, _ *queue.Delivery) error {
+					calls++
+					return tc.handler(ctx)
+				}, tc.mw(
+					middleware.DeadLetter(to, middleware.DeadLetterOptions{MaxFailures: 5}),
+					middleware.Idempotent(store, middleware.IdempotentOptions{Logger: quiet()}),
+				)...)
+				got := result{kind: queue.OutcomeOf(h(t.Context(), delivery("a", tc.failures))).Kind, calls: calls}
+				for _, m := range to.messages() {
+					got.dead = history(t, m).Error
+				}
+				assert.Equal(t, tc.want, got)
+			})
+		})
+	}
+}

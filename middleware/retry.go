@@ -101,7 +101,7 @@ func (r *retry) try(ctx context.Context, next queue.Handler, d *queue.Delivery) 
 		given := snapshot(d)
 		err := protect(ctx, next, &given)
 		switch {
-		case queue.OutcomeOf(err).Kind != queue.Failed || ctx.Err() != nil:
+		case queue.OutcomeOf(err).Kind != queue.Failed:
 			return err
 		case r.opts.If != nil && !r.opts.If(err):
 			return err
