@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/anyqueue/anyqueue/internal/broker"
@@ -152,62 +151,4 @@ func (b *Broker) LoseLeases(name string) int {
 		return 0
 	}
 	return c.q.LoseLeases(now)
-}
-
-// WaitIdle waits until nothing is left to be done: no message is ready, leased
-// or delayed in any queue that is received from. A queue counts as received
-// from when Receive was called on it and the Queue wasn't closed since; so a
-// dead-letter queue that nobody reads doesn't matter. As long as no queue is
-// received from, and there are messages, it waits for that to begin.
-//
-// Given names, it waits for these queues, whether or not they're received from.
-//
-// It fails when ctx ends, saying where messages are left.
-func (b *Broker) WaitIdle(ctx context.Context, names ...string) error {
-	if _, err := b.group.Clock.Now(); err != nil {
-		return fmt.Errorf("memory: wait until idle: %w", translate(err))
-	}
-	for _, name := range names {
-		if b.find(name) == nil {
-			return fmt.Errorf("memory: wait until idle: %w: %s", queue.ErrQueueNotFound, name)
-		}
-	}
-	var left []string
-	if b.group.Watch(ctx.Done(), func() bool {
-		left = b.busy(names)
-		return len(left) == 0
-	}) {
-		return nil
-	}
-	return fmt.Errorf("memory: wait until idle: %w: left are %s", ctx.Err(), strings.Join(left, ", "))
-}
-
-// busy describes the queues for which WaitIdle waits.
-func (b *Broker) busy(names []string) []string {
-	b.mu.Lock()
-	cores := b.order[:len(b.order):len(b.order)]
-	b.mu.Unlock()
-	qs := make([]*broker.Queue[payload], len(cores))
-	for i, c := range cores {
-		qs[i] = c.q
-	}
-	loads := broker.Pending(qs)
-	anyConsumer := false
-	for _, l := range loads {
-		anyConsumer = anyConsumer || l.Consumers > 0
-	}
-	var left []string
-	for i, l := range loads {
-		wanted := l.Consumers > 0 || !anyConsumer || l.Moving > 0
-		if len(names) > 0 {
-			wanted = l.Moving > 0
-			for _, n := range names {
-				wanted = wanted || n == cores[i].name
-			}
-		}
-		if wanted && l.Messages+l.Moving > 0 {
-			left = append(left, fmt.Sprintf("%d in %s", l.Messages+l.Moving, cores[i].name))
-		}
-	}
-	return left
 }

@@ -118,10 +118,6 @@ func (b *Broker) find(name string) *core {
 	return b.cores[name]
 }
 
-func notFound(name string) error {
-	return fmt.Errorf("memory: %w: %s (a Broker has the queues that Ensure has made; Options.Create makes Open create them)", queue.ErrQueueNotFound, name)
-}
-
 // Ensure creates the queue, and its dead-letter queue if spec names one, and
 // reports how an existing one differs. It changes only the policies of an
 // existing queue: retention and dead letters.
@@ -158,7 +154,7 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 	if want.deadTo != "" && b.cores[want.deadTo] == nil {
 		r.Created = append(r.Created, "dead-letter queue "+want.deadTo)
 		if !spec.DryRun {
-			b.create(want.deadTo, settings{ordered: want.ordered, retention: b.deadRetention()})
+			b.create(want.deadTo, settings{ordered: want.ordered, lease: b.lease(), retention: b.deadRetention()})
 		}
 	}
 	c := b.cores[name]
@@ -210,6 +206,9 @@ func (b *Broker) settings(name string, spec *queue.QueueSpec) (settings, error) 
 	if err := b.like.checkRetention(spec.Retention); err != nil {
 		return s, err
 	}
+	if s.lease == 0 {
+		s.lease = b.lease()
+	}
 	if s.retention == 0 {
 		s.retention = b.retention()
 		if spec.IsDeadLetter {
@@ -219,12 +218,13 @@ func (b *Broker) settings(name string, spec *queue.QueueSpec) (settings, error) 
 	switch n := spec.BrokerMaxAttempts; {
 	case n < 0:
 		return s, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "negative"}
-	case n == 0:
-		return s, nil
-	case spec.DeadLetter == "":
-		return s, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "needs a DeadLetter queue"}
 	case spec.DeadLetter == name:
 		return s, &queue.InvalidError{Field: "DeadLetter", Reason: "a queue can't be its own dead-letter queue"}
+	case spec.DeadLetter == "" && n > 0:
+		return s, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "needs a DeadLetter queue"}
+	case spec.DeadLetter == "":
+		return s, nil
+	case n == 0: // the library's own policies move messages there
 	case n < b.like.minDead || b.like.maxDead > 0 && n > b.like.maxDead:
 		return s, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: fmt.Sprintf("%d isn't from %d to %d, as on %s", n, max(b.like.minDead, 1), b.like.maxDead, b.like.system)}
 	}
@@ -233,6 +233,13 @@ func (b *Broker) settings(name string, spec *queue.QueueSpec) (settings, error) 
 	}
 	s.deadTo, s.deadAfter = spec.DeadLetter, spec.BrokerMaxAttempts
 	return s, nil
+}
+
+func (b *Broker) lease() time.Duration {
+	if b.opts.Lease > 0 {
+		return b.opts.Lease
+	}
+	return b.like.lease
 }
 
 func (b *Broker) retention() time.Duration {

@@ -31,10 +31,10 @@ func openOn(t *testing.T, b *memory.Broker, name string, ordered bool) queue.Que
 	return q
 }
 
-// receive takes what's ready, at most n.
+// receive takes what's ready, at most n. It waits for 100 ms when nothing is.
 func receive(t *testing.T, q queue.Queue, n int) []*queue.Delivery {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	ds, err := q.Receive(ctx, n)
 	if err != nil {

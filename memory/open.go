@@ -53,19 +53,16 @@ func (b *Broker) open(ctx context.Context, name string, opts *queue.OpenOptions)
 		if !b.opts.Create {
 			return nil, fmt.Errorf("%w (Ensure makes queues; with Options.Create, Open does)", queue.ErrQueueNotFound)
 		}
-		c = b.create(name, settings{ordered: opts.Ordered || b.like.alwaysOrdered, retention: b.retention()})
+		c = b.create(name, settings{ordered: opts.Ordered || b.like.alwaysOrdered, lease: b.lease(), retention: b.retention()})
 		b.applyPolicy(c)
 	}
 	if err := b.checkOrdered(c, opts.Ordered); err != nil {
 		return nil, err
 	}
 
-	lease := b.like.lease
-	for _, d := range []time.Duration{opts.Lease, c.spec.lease, b.opts.Lease} {
-		if d > 0 {
-			lease = d
-			break
-		}
+	lease := c.spec.lease
+	if opts.Lease > 0 {
+		lease = opts.Lease
 	}
 	h := &handle{
 		core: c, lease: lease,

@@ -162,6 +162,7 @@ func (q *Queue[P]) trim(k *key[P]) {
 		k.log[n].state = Gone
 		n++
 	}
-	k.log = slices.Delete(k.log, 0, n)
+	clear(k.log[:n])
+	k.log = k.log[n:] // moving the rest would cost as much as the key is long
 	k.cursor -= n
 }
