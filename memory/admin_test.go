@@ -61,8 +61,6 @@ func TestEnsureRefusesWhatCannotWork(t *testing.T) {
 		{"negative attempts", memory.Portable, queue.QueueSpec{BrokerMaxAttempts: -3, DeadLetter: "dead"}, queue.ErrInvalid},
 		{"itself", memory.Portable, queue.QueueSpec{BrokerMaxAttempts: 3, DeadLetter: "orders"}, queue.ErrInvalid},
 		{"a bad name", memory.Portable, queue.QueueSpec{BrokerMaxAttempts: 3, DeadLetter: "a b"}, queue.ErrInvalid},
-		{"too few attempts on Pub/Sub", memory.PubSub, queue.QueueSpec{BrokerMaxAttempts: 4, DeadLetter: "dead"}, queue.ErrInvalid},
-		{"too many attempts on Pub/Sub", memory.PubSub, queue.QueueSpec{BrokerMaxAttempts: 101, DeadLetter: "dead"}, queue.ErrInvalid},
 		{"ordered on SQS standard", memory.SQSStandard, queue.QueueSpec{Ordered: true}, queue.ErrUnsupported},
 	}
 	for _, tc := range tests {
@@ -73,6 +71,22 @@ func TestEnsureRefusesWhatCannotWork(t *testing.T) {
 			require.ErrorIs(t, err, tc.want)
 			assert.Empty(t, b.Queues())
 		})
+	}
+}
+
+func TestEnsureTakesTheNearestLimitOfAttempts(t *testing.T) {
+	t.Parallel()
+	for like, want := range map[memory.Like][2]int{memory.PubSub: {5, 100}, memory.SQSStandard: {1, 1000}, memory.Portable: {1, 5000}} {
+		b := memory.New(&memory.Options{Like: like})
+		for i, n := range []int{1, 5000} {
+			r, err := b.Ensure(t.Context(), "orders", &queue.QueueSpec{DeadLetter: "orders-dead", BrokerMaxAttempts: n})
+			require.NoError(t, err)
+			assert.Len(t, r.Differences, min(1, max(want[i]-n, n-want[i])), "it's said: %v", r)
+			q, err := b.Open(t.Context(), "orders", nil)
+			require.NoError(t, err)
+			assert.Equal(t, want[i], q.Capabilities().BrokerMaxAttempts)
+			require.NoError(t, q.Close(t.Context()))
+		}
 	}
 }
 

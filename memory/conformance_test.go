@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue/queuetest"
@@ -39,13 +40,11 @@ func TestConformancePubSub(t *testing.T) {
 	queuetest.Run(t, harness("memory-pubsub", memory.PubSub))
 }
 
-// On real time the suite runs as it does against a server.
+// On real time the suite runs as it does against a server, as long as that takes.
 func TestConformanceOnRealTime(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	h := harness("memory", memory.Portable)
-	h.Virtual = false
+	h.Virtual, h.Core = false, true
+	h.Unit, h.Parallel = 100*time.Millisecond, 64
 	queuetest.Run(t, h)
 }
 

@@ -119,8 +119,9 @@ func (b *Broker) find(name string) *core {
 }
 
 // Ensure creates the queue, and its dead-letter queue if spec names one, and
-// reports how an existing one differs. It changes only the policies of an
-// existing queue: retention and dead letters.
+// reports how an existing one differs. Of an existing queue it changes
+// everything but its order. A limit of attempts that the imitated system doesn't allow
+// becomes the nearest one that it does, which is reported as a difference.
 func (b *Broker) Ensure(ctx context.Context, name string, spec *queue.QueueSpec) (*queue.EnsureReport, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("memory: ensure %s: %w", name, err)
@@ -148,6 +149,10 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 	want, err := b.settings(name, spec)
 	if err != nil {
 		return err
+	}
+	if n := spec.BrokerMaxAttempts; want.deadAfter != n {
+		r.Differences = append(r.Differences, fmt.Sprintf("queue %s: the broker dead-letters after %d attempts, not %d: %s allows %d to %d",
+			name, want.deadAfter, n, b.like.system, max(b.like.minDead, 1), b.like.maxDead))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -224,14 +229,16 @@ func (b *Broker) settings(name string, spec *queue.QueueSpec) (settings, error) 
 		return s, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "needs a DeadLetter queue"}
 	case spec.DeadLetter == "":
 		return s, nil
-	case n == 0: // the library's own policies move messages there
-	case n < b.like.minDead || b.like.maxDead > 0 && n > b.like.maxDead:
-		return s, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: fmt.Sprintf("%d isn't from %d to %d, as on %s", n, max(b.like.minDead, 1), b.like.maxDead, b.like.system)}
+	case n > 0: // otherwise only the library's own policies move messages there
+		s.deadAfter = max(n, b.like.minDead)
+		if b.like.maxDead > 0 {
+			s.deadAfter = min(s.deadAfter, b.like.maxDead)
+		}
 	}
 	if err := queue.CheckName(spec.DeadLetter); err != nil {
 		return s, err
 	}
-	s.deadTo, s.deadAfter = spec.DeadLetter, spec.BrokerMaxAttempts
+	s.deadTo = spec.DeadLetter
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package memory
 import (
 	"sync/atomic"
 
+	"github.com/anyqueue/anyqueue/internal/broker"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -24,6 +25,7 @@ type attribute struct{ name, value string }
 // extra is what few messages have.
 type extra struct {
 	attrs   []attribute
+	due     broker.Instant // of a message that the broker itself delays; 0: at once
 	types   map[string]string
 	options []queue.MessageOption
 }

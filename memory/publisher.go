@@ -66,6 +66,9 @@ func (h *handle) prepare(m *queue.Message, now broker.Instant, e *entry) error {
 	if err != nil {
 		return err
 	}
+	if p.Delay > 0 {
+		it.Payload.extra().due = now.Add(p.Delay)
+	}
 	e.Item, e.Key, e.Dedup, e.Delay = it, m.OrderingKey, m.DedupID, p.Delay
 	return nil
 }

@@ -275,6 +275,7 @@ func TestDelayBeyondTheLimitOfAPersonalityIsCarriedOn(t *testing.T) {
 			assert.Equal(t, map[string]string{"a": "b"}, ds[0].Attributes)
 			if !tc.due {
 				assert.Zero(t, ds[0].Due())
+				assert.Equal(t, time.Now(), ds[0].AgeFrom(), "its age counts from now")
 				ack(t, q, ds...)
 				return
 			}

@@ -107,6 +107,9 @@ func (h *handle) fill(d *delivery, l *lease) {
 	d.receipt = receipt{core: h.core, item: l.Item, gen: l.Gen, info: Info{State: broker.Leased.String(), Receives: l.Receives}}
 	if p.more != nil {
 		d.receipt.info.Options = p.more.options
+		if p.more.due > 0 {
+			d.FillDue(clock.Time(p.more.due).Round(0))
+		}
 	}
 	d.Native = &d.receipt
 }
