@@ -15,14 +15,14 @@ type breakerWindow struct {
 }
 
 func (w *breakerWindow) add(now time.Time, failed bool) {
-	if steps := now.Sub(w.start) / w.width; w.start.IsZero() || steps >= breakerSlices {
+	if steps := int64(now.Sub(w.start) / w.width); w.start.IsZero() || steps >= breakerSlices {
 		*w = breakerWindow{width: w.width, start: now}
 	} else {
 		for range steps {
 			w.at = (w.at + 1) % breakerSlices
 			w.calls[w.at], w.failed[w.at] = 0, 0
 		}
-		w.start = w.start.Add(steps * w.width)
+		w.start = w.start.Add(time.Duration(steps) * w.width)
 	}
 	w.calls[w.at]++
 	if failed {

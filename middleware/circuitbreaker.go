@@ -53,6 +53,7 @@ type CircuitBreakerOptions struct {
 // BreakerState is the state of a Breaker.
 type BreakerState int
 
+// What a Breaker does with deliveries.
 const (
 	BreakerClosed   BreakerState = iota // deliveries flow
 	BreakerOpen                         // none starts, and none is fetched
@@ -350,8 +351,10 @@ type breakerSeat struct {
 	seat
 }
 
+// Wrap does nothing: the consumer asks before a delivery starts.
 func (s *breakerSeat) Wrap(next queue.Handler) queue.Handler { return next }
 
+// Attach implements queue.Gate.
 func (s *breakerSeat) Attach(wake func()) (detach func()) {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
@@ -363,6 +366,7 @@ func (s *breakerSeat) Attach(wake func()) (detach func()) {
 	})
 }
 
+// Room implements queue.Gate.
 func (s *breakerSeat) Room() queue.Room {
 	b := s.b
 	b.mu.Lock()
@@ -375,11 +379,13 @@ func (s *breakerSeat) Room() queue.Room {
 		if n := b.opts.Probes - p.passed - p.probing; n > 0 {
 			return queue.Room{N: n}
 		}
+	case BreakerOpen:
 	}
 	b.seats.mark(&s.seat)
 	return queue.Room{Until: p.until}
 }
 
+// Enter implements queue.Gate.
 func (s *breakerSeat) Enter(*queue.Delivery) queue.Entry {
 	b := s.b
 	b.mu.Lock()
@@ -393,11 +399,13 @@ func (s *breakerSeat) Enter(*queue.Delivery) queue.Entry {
 			p.probing++
 			return queue.Entry{OK: true, Ticket: p}
 		}
+	case BreakerOpen:
 	}
 	b.seats.mark(&s.seat)
 	return queue.Entry{Until: p.until}
 }
 
+// Leave counts what the result says, if it's of the current phase.
 func (s *breakerSeat) Leave(ticket any, result queue.GateResult) {
 	b := s.b
 	v := b.judge(result)
@@ -420,6 +428,7 @@ func (s *breakerSeat) Leave(ticket any, result queue.GateResult) {
 		}
 	case bad:
 		b.open(result.Err)
+	case neutral: // another one may be tried
 	}
 	var wake []func()
 	if result.Started {

@@ -49,7 +49,7 @@ func TestCircuitBreakerOpensProbesAndCloses(t *testing.T) {
 			require.Equal(t, queue.Entry{Until: until}, g.held(t, delivery("a", 0)))
 			time.Sleep(openFor - 1)
 			require.Equal(t, queue.Room{Until: until}, g.Room())
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			require.Equal(t, queue.Room{N: 1}, g.Room(), "a probe is due")
 			probe := g.start(t, delivery("probe", 0))
 			require.Equal(t, middleware.BreakerHalfOpen, b.State())

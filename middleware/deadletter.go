@@ -111,6 +111,7 @@ type deadLetter struct {
 	err  error
 }
 
+// Bind implements queue.Binder.
 func (dl *deadLetter) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	if dl.err != nil {
 		return nil, dl.err
@@ -180,6 +181,7 @@ func (dl *deadLetter) GiveUp() queue.GiveUp {
 	return queue.GiveUp{To: dl.opts.Name, MaxFailures: dl.opts.MaxFailures, MaxAge: dl.opts.MaxAge}
 }
 
+// Wrap implements queue.Middleware.
 func (dl *deadLetter) Wrap(next queue.Handler) queue.Handler {
 	if dl.err != nil {
 		return refuse(dl.err)
@@ -243,9 +245,13 @@ type notMovedError struct {
 func (e *notMovedError) Error() string {
 	return fmt.Sprintf("%v (and not moved to %s: %v)", e.err, e.to, e.publish)
 }
+
+// Is is for errors.Is.
 func (e *notMovedError) Is(target error) bool {
 	return errors.Is(e.err, target) || errors.Is(e.publish, target)
 }
+
+// As is for errors.As.
 func (e *notMovedError) As(target any) bool {
 	return errors.As(e.err, target) || errors.As(e.publish, target)
 }

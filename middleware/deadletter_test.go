@@ -152,7 +152,7 @@ func TestDeadLetterThatCannotBePublishedComesBack(t *testing.T) {
 			assert.ErrorContains(t, err, "dlq")
 			if name == "a failure" {
 				var pe *queue.PublishError
-				assert.ErrorAs(t, err, &pe)
+				require.ErrorAs(t, err, &pe)
 			}
 		})
 	}

@@ -32,6 +32,7 @@ type delayed struct {
 // Unwrap lets queue.As find what lies beneath.
 func (p *delayed) Unwrap() queue.Publisher { return p.next }
 
+// Publish implements queue.Publisher.
 func (p *delayed) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	if p.delay < 0 {
 		return invalid("Delay", "negative")

@@ -15,6 +15,7 @@ import (
 // Mark is what an IdempotencyStore knows about a key.
 type Mark int
 
+// The answers of IdempotencyStore.Begin.
 const (
 	MarkStarted    Mark = iota // the caller has it now
 	MarkInProgress             // somebody else has it
@@ -127,6 +128,7 @@ type idempotent struct {
 	err   error
 }
 
+// Bind implements queue.Binder.
 func (i *idempotent) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	if i.err != nil {
 		return nil, i.err
@@ -158,6 +160,7 @@ func (i *idempotent) key(d *queue.Delivery) (string, error) {
 	return d.Source.Name + "/" + d.ID, nil
 }
 
+// Wrap implements queue.Middleware.
 func (i *idempotent) Wrap(next queue.Handler) queue.Handler {
 	if i.err != nil {
 		return refuse(i.err)

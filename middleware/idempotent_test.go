@@ -138,7 +138,7 @@ func TestIdempotentFreesTheKeyAfterAGoexit(t *testing.T) {
 	h := queue.Chain(func(context.Context, *queue.Delivery) error { runtime.Goexit(); return nil },
 		middleware.Idempotent(store, middleware.IdempotentOptions{}))
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = h(context.Background(), delivery("a", 0)) })
+	wg.Go(func() { _ = h(t.Context(), delivery("a", 0)) })
 	wg.Wait()
 	assert.Zero(t, store.Len())
 }
@@ -221,7 +221,7 @@ func TestIdempotentForgetsAfterItsTime(t *testing.T) {
 		time.Sleep(time.Hour - 1)
 		require.NoError(t, h(t.Context(), delivery("a", 0)))
 		assert.Equal(t, 1, calls)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.NoError(t, h(t.Context(), delivery("a", 0)))
 		assert.Equal(t, 2, calls)
 	})
@@ -289,9 +289,9 @@ func TestIdempotentKeepsTheMarkWhileTheStoreComesAndGoes(t *testing.T) {
 		h := queue.Chain(func(ctx context.Context, _ *queue.Delivery) error {
 			store.set(&store.begin, 2) // 20 s and 30 s after the start
 			time.Sleep(65 * time.Second)
-			assert.NoError(t, ctx.Err(), "a renewal that fails for a moment ends the handler")
+			require.NoError(t, ctx.Err(), "a renewal that fails for a moment ends the handler")
 			mark, err := store.MemoryStore.Begin(ctx, "orders/a", "another", time.Minute)
-			assert.NoError(t, err)
+			require.NoError(t, err)
 			assert.Equal(t, middleware.MarkInProgress, mark)
 			return nil
 		}, middleware.Idempotent(store, middleware.IdempotentOptions{Logger: quiet()}))
@@ -315,13 +315,13 @@ func TestIdempotentThatLostItsKeyLeavesTheNewHolderAlone(t *testing.T) {
 				store := newStore()
 				h := queue.Chain(func(ctx context.Context, _ *queue.Delivery) error {
 					// The process was frozen for so long that its mark ran out.
-					assert.NoError(t, store.Done(ctx, "orders/a", 1))
-					time.Sleep(1)
+					require.NoError(t, store.Done(ctx, "orders/a", 1))
+					time.Sleep(time.Nanosecond)
 					mark, err := store.MemoryStore.Begin(ctx, "orders/a", "another", time.Hour)
-					assert.NoError(t, err)
+					require.NoError(t, err)
 					assert.Equal(t, middleware.MarkStarted, mark)
 					<-ctx.Done()
-					assert.ErrorIs(t, context.Cause(ctx), middleware.ErrMarkLost)
+					require.ErrorIs(t, context.Cause(ctx), middleware.ErrMarkLost)
 					return tc.result(ctx)
 				}, middleware.Idempotent(store, middleware.IdempotentOptions{}))
 				err := h(t.Context(), delivery("a", 0))

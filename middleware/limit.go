@@ -58,40 +58,40 @@ type limitOffer struct {
 
 const offerTime = 50 * time.Millisecond
 
-// Limit is a gate that lets at most max handlers run at once, over all the
-// consumers that it's given to; max is at least 1. Consumers that wait take
+// Limit is a gate that lets at most n handlers run at once, over all the consumers
+// that it's given to; n is at least 1. Consumers that wait take
 // turns. What may not start yet isn't fetched; with a Key it waits, leased,
 // without a slot, and others flow past it.
 //
 // In a queue.Chain it limits too, but what waits there holds a slot of its
 // consumer.
-func Limit(max int, o LimitOptions) *Limiter {
-	l := &Limiter{key: o.Key, max: max, keyMax: maps.Clone(o.KeyMax), keys: map[string]*limitKey{}}
+func Limit(n int, o LimitOptions) *Limiter {
+	l := &Limiter{key: o.Key, max: n, keyMax: maps.Clone(o.KeyMax), keys: map[string]*limitKey{}}
 	if l.keyMax == nil {
 		l.keyMax = map[string]int{}
 	}
 	switch {
-	case max < 1:
-		l.err = invalid("Limit", fmt.Sprintf("%d is less than 1", max))
+	case n < 1:
+		l.err = invalid("Limit", fmt.Sprintf("%d is less than 1", n))
 	case o.Key == nil && len(o.KeyMax) > 0:
 		l.err = invalid("Limit.KeyMax", "there is no Key")
 	}
-	for k, n := range o.KeyMax {
-		if n < 1 {
-			l.err = invalid("Limit.KeyMax", fmt.Sprintf("%d for %q is less than 1", n, k))
+	for k, m := range o.KeyMax {
+		if m < 1 {
+			l.err = invalid("Limit.KeyMax", fmt.Sprintf("%d for %q is less than 1", m, k))
 		}
 	}
 	return l
 }
 
 // SetMax changes the limit, of every key that has none of its own. When more
-// handlers are running they finish. It fails when max is less than 1.
-func (l *Limiter) SetMax(max int) error {
-	if max < 1 {
-		return invalid("Limit", fmt.Sprintf("%d is less than 1", max))
+// handlers are running they finish. It fails when n is less than 1.
+func (l *Limiter) SetMax(n int) error {
+	if n < 1 {
+		return invalid("Limit", fmt.Sprintf("%d is less than 1", n))
 	}
 	l.mu.Lock()
-	l.max = max
+	l.max = n
 	var wake []func()
 	for _, k := range l.keys {
 		wake = append(wake, l.advance(k)...)
@@ -103,19 +103,19 @@ func (l *Limiter) SetMax(max int) error {
 }
 
 // SetKeyMax changes the limit of one key; 0 makes it follow the general limit
-// again. It fails when max is negative or the Limiter has no Key.
-func (l *Limiter) SetKeyMax(key string, max int) error {
+// again. It fails when n is negative or the Limiter has no Key.
+func (l *Limiter) SetKeyMax(key string, n int) error {
 	switch {
-	case max < 0:
-		return invalid("Limit.KeyMax", fmt.Sprintf("%d is negative", max))
+	case n < 0:
+		return invalid("Limit.KeyMax", fmt.Sprintf("%d is negative", n))
 	case l.key == nil:
 		return invalid("Limit.KeyMax", "there is no Key")
 	}
 	l.mu.Lock()
-	if max == 0 {
+	if n == 0 {
 		delete(l.keyMax, key)
 	} else {
-		l.keyMax[key] = max
+		l.keyMax[key] = n
 	}
 	var wake []func()
 	if k := l.keys[key]; k != nil {
@@ -234,8 +234,10 @@ type limitSeat struct {
 	extra   bool // it may fetch one although nothing is free
 }
 
+// Wrap does nothing: the consumer asks before a delivery starts.
 func (s *limitSeat) Wrap(next queue.Handler) queue.Handler { return next }
 
+// Attach implements queue.Gate.
 func (s *limitSeat) Attach(wake func()) (detach func()) {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
@@ -273,6 +275,7 @@ func (s *limitSeat) detach() {
 	call(wake)
 }
 
+// Room implements queue.Gate.
 func (s *limitSeat) Room() queue.Room {
 	l := s.l
 	if l.key != nil {
@@ -293,6 +296,7 @@ func (s *limitSeat) Room() queue.Room {
 	return queue.Room{}
 }
 
+// Enter implements queue.Gate.
 func (s *limitSeat) Enter(d *queue.Delivery) queue.Entry {
 	l := s.l
 	name := ""

@@ -48,6 +48,7 @@ func Log(o LogOptions) queue.Middleware {
 
 type logging struct{ opts LogOptions }
 
+// Bind implements queue.Binder.
 func (l *logging) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	b := &boundLogging{logging: *l, queue: info.Name}
 	if b.opts.Logger == nil {
@@ -95,8 +96,10 @@ type boundLogging struct {
 	queue string
 }
 
+// Wrap does nothing: the consumer tells what happens.
 func (l *boundLogging) Wrap(next queue.Handler) queue.Handler { return next }
 
+// Hooks is what the consumer calls.
 func (l *boundLogging) Hooks() *queue.Hooks {
 	return &queue.Hooks{
 		LogsDeliveries: true,
@@ -149,6 +152,7 @@ func (l *logging) line(s *queue.Settled) (slog.Level, string) {
 		return slog.LevelWarn, "reject" // in a Chain: something outside may still move it
 	case queue.DeadLettered:
 		return slog.LevelError, "dead_letter"
+	case queue.Failed, queue.Retry:
 	}
 	return slog.LevelWarn, "retry"
 }

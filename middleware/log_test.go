@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -107,20 +106,18 @@ func TestLogOfASuccessAtALevelOfOnesOwn(t *testing.T) {
 
 func TestLogInAChainSaysWhatTheHandlerReturned(t *testing.T) {
 	t.Parallel()
-	interrupted := interruptedBy(queue.ErrDraining)
 	for name, tc := range map[string]struct {
-		ctx  context.Context
 		h    queue.Handler
 		want string
 	}{
-		"success":     {t.Context(), ok, `level=DEBUG msg=success id=a queue=orders attempt=3 failures=2 took=0s`},
-		"failure":     {t.Context(), fails, `level=WARN msg=retry id=a queue=orders attempt=3 failures=3 took=0s err="503 service unavailable"`},
-		"retry after": {t.Context(), returns(queue.RetryAfter(time.Hour, errDown)), `level=WARN msg=retry id=a queue=orders attempt=3 failures=3 took=0s in=1h0m0s err="503 service unavailable"`},
-		"reject":      {t.Context(), returns(queue.Reject(errDown)), `level=WARN msg=reject id=a queue=orders attempt=3 failures=3 took=0s err="503 service unavailable"`},
-		"snooze":      {t.Context(), returns(queue.Snooze(time.Hour)), `level=DEBUG msg=snooze id=a queue=orders attempt=3 failures=2 took=0s in=1h0m0s`},
-		"interrupted": {interrupted, fails, `level=INFO msg=interrupted id=a queue=orders attempt=3 failures=2 took=0s err="503 service unavailable"`},
-		"panic":       {t.Context(), panics, `level=WARN msg=retry id=a queue=orders attempt=3 failures=3 took=0s err="the handler panicked"`},
-		"changed": {t.Context(), func(_ context.Context, d *queue.Delivery) error {
+		"success":     {ok, `level=DEBUG msg=success id=a queue=orders attempt=3 failures=2 took=0s`},
+		"failure":     {fails, `level=WARN msg=retry id=a queue=orders attempt=3 failures=3 took=0s err="503 service unavailable"`},
+		"retry after": {returns(queue.RetryAfter(time.Hour, errDown)), `level=WARN msg=retry id=a queue=orders attempt=3 failures=3 took=0s in=1h0m0s err="503 service unavailable"`},
+		"reject":      {returns(queue.Reject(errDown)), `level=WARN msg=reject id=a queue=orders attempt=3 failures=3 took=0s err="503 service unavailable"`},
+		"snooze":      {returns(queue.Snooze(time.Hour)), `level=DEBUG msg=snooze id=a queue=orders attempt=3 failures=2 took=0s in=1h0m0s`},
+		"interrupted": {fails, `level=INFO msg=interrupted id=a queue=orders attempt=3 failures=2 took=0s err="503 service unavailable"`},
+		"panic":       {panics, `level=WARN msg=retry id=a queue=orders attempt=3 failures=3 took=0s err="the handler panicked"`},
+		"changed": {func(_ context.Context, d *queue.Delivery) error {
 			*d = queue.Delivery{}
 			return nil
 		}, `level=DEBUG msg=success id=a queue=orders attempt=3 failures=2 took=0s`},
@@ -129,12 +126,14 @@ func TestLogInAChainSaysWhatTheHandlerReturned(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
 				h := queue.Chain(tc.h, middleware.Log(middleware.LogOptions{Logger: lines(&out, slog.LevelDebug)}))
-				var err error
+				ctx := t.Context()
+				if name == "interrupted" {
+					ctx = interruptedBy(queue.ErrDraining)
+				}
 				if name == "panic" {
-					assert.Panics(t, func() { _ = h(tc.ctx, delivery("a", 2)) }, "the log has changed what others see")
+					assert.Panics(t, func() { _ = h(ctx, delivery("a", 2)) }, "the log has changed what others see")
 				} else {
-					err = h(tc.ctx, delivery("a", 2))
-					assert.Equal(t, tc.h(tc.ctx, delivery("a", 2)), err, "the log has changed what others see")
+					assert.Equal(t, tc.h(ctx, delivery("a", 2)), h(ctx, delivery("a", 2)), "the log has changed what others see")
 				}
 				assert.Equal(t, tc.want, strings.TrimSpace(out.String()))
 			})
@@ -150,5 +149,5 @@ func TestLogNeverWritesTheBody(t *testing.T) {
 	d.Attributes = map[string]string{"token": "secret"}
 	h := queue.Chain(fails, middleware.Log(middleware.LogOptions{Logger: lines(&out, slog.LevelDebug)}))
 	require.Error(t, h(t.Context(), d))
-	assert.NotRegexp(t, regexp.MustCompile("secret"), out.String())
+	assert.NotContains(t, out.String(), "secret")
 }

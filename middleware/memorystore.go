@@ -33,15 +33,15 @@ type memoryMark struct {
 	until time.Time
 }
 
-// NewMemoryStore returns an empty store that holds at most max keys; 0 or less:
+// NewMemoryStore returns an empty store that holds at most size keys; 0 or less:
 // DefaultMemoryStoreSize. When it's full the oldest success is forgotten, so
 // that its repeat would be handled again; with as many handlers running it fails
 // with queue.ErrFull.
-func NewMemoryStore(max int) *MemoryStore {
-	if max <= 0 {
-		max = DefaultMemoryStoreSize
+func NewMemoryStore(size int) *MemoryStore {
+	if size <= 0 {
+		size = DefaultMemoryStoreSize
 	}
-	return &MemoryStore{max: max, keys: map[string]*list.Element{}, done: list.New(), progress: list.New()}
+	return &MemoryStore{max: size, keys: map[string]*list.Element{}, done: list.New(), progress: list.New()}
 }
 
 // Len tells how many keys are held.
@@ -140,6 +140,10 @@ func (s *MemoryStore) remove(e *list.Element) {
 	}
 }
 
-func mark(e *list.Element) *memoryMark { return e.Value.(*memoryMark) } //nolint:forcetypeassert // the lists hold nothing else
+// mark is what an element holds: the lists have nothing else.
+func mark(e *list.Element) *memoryMark {
+	m, _ := e.Value.(*memoryMark)
+	return m
+}
 
 var _ IdempotencyStore = (*MemoryStore)(nil)

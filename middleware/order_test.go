@@ -185,7 +185,7 @@ func consumeBetweenRestarts(t *testing.T, w *world, c *queue.Consumer) {
 	t.Helper()
 	for range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
-		assert.NoError(t, c.Run(ctx))
+		require.NoError(t, c.Run(ctx))
 		cancel()
 	}
 	consume(t, w, c)

@@ -143,8 +143,10 @@ type rateSeat struct {
 	seat
 }
 
+// Wrap does nothing: the consumer asks before a delivery starts.
 func (s *rateSeat) Wrap(next queue.Handler) queue.Handler { return next }
 
+// Attach implements queue.Gate.
 func (s *rateSeat) Attach(wake func()) (detach func()) {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
@@ -156,6 +158,7 @@ func (s *rateSeat) Attach(wake func()) (detach func()) {
 	})
 }
 
+// Room implements queue.Gate.
 func (s *rateSeat) Room() queue.Room {
 	r := s.r
 	if r.key != nil {
@@ -172,6 +175,7 @@ func (s *rateSeat) Room() queue.Room {
 	return queue.Room{N: share(n, r.seats.attached)}
 }
 
+// Enter implements queue.Gate.
 func (s *rateSeat) Enter(d *queue.Delivery) queue.Entry {
 	r := s.r
 	key := ""

@@ -65,6 +65,7 @@ type retry struct {
 	err  error
 }
 
+// Bind implements queue.Binder.
 func (r *retry) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	if r.err != nil {
 		return nil, r.err
@@ -76,6 +77,7 @@ func (r *retry) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	return &b, nil
 }
 
+// Wrap implements queue.Middleware.
 func (r *retry) Wrap(next queue.Handler) queue.Handler {
 	if r.err != nil {
 		return refuse(r.err)

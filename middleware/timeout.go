@@ -27,8 +27,10 @@ type timeout struct {
 	err error
 }
 
+// Bind implements queue.Binder.
 func (t *timeout) Bind(queue.ConsumerInfo) (queue.Middleware, error) { return t, t.err }
 
+// Wrap implements queue.Middleware.
 func (t *timeout) Wrap(next queue.Handler) queue.Handler {
 	if t.err != nil {
 		return refuse(t.err)
@@ -55,5 +57,9 @@ type timeoutError struct{ d time.Duration }
 func (e *timeoutError) Error() string {
 	return fmt.Sprintf("middleware: handler timed out after %v", e.d)
 }
+
+// Is makes it match what other timeouts match.
 func (e *timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
-func (e *timeoutError) Timeout() bool        { return true }
+
+// Timeout is for code that asks errors whether they are one, as net does.
+func (e *timeoutError) Timeout() bool { return true }
