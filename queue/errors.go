@@ -177,6 +177,9 @@ func entryErrs(es []EntryError) []error {
 }
 
 func entriesText(op string, total int, es []EntryError) string {
+	if total == 1 && len(es) == 1 {
+		return fmt.Sprint(es[0].Err)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "queue: %s: %d of %d failed", op, len(es), total)
 	for i, e := range es {

@@ -33,6 +33,11 @@ func TestNoEntryErrorIsNoError(t *testing.T) {
 	assert.NoError(t, NewSettleError(make([]error, 3)))
 }
 
+func TestErrorOfAnOnlyMessageIsSaidPlainly(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, errTest.Error(), NewPublishError([]error{errTest}).Error())
+}
+
 func TestManyEntryErrorsAreCutInTheText(t *testing.T) {
 	t.Parallel()
 	errs := make([]error, 9)
