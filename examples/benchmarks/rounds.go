@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+)
+
+// figures are what one round has measured, by name.
+type figures map[string]float64
+
+// interleave runs each function once per round, one after the other, and returns
+// the median of each figure. What disturbs the machine for a second or two so
+// hits a round or two of everybody.
+func interleave(rounds int, fns ...func() (figures, error)) ([]figures, error) {
+	all := make([]map[string][]float64, len(fns))
+	for i := range all {
+		all[i] = map[string][]float64{}
+	}
+	for range rounds {
+		for i, fn := range fns {
+			runtime.GC() // what others have left behind
+			f, err := fn()
+			if err != nil {
+				return nil, err
+			}
+			for k, v := range f {
+				all[i][k] = append(all[i][k], v)
+			}
+		}
+	}
+	out := make([]figures, len(fns))
+	for i, m := range all {
+		out[i] = figures{}
+		for k, v := range m {
+			out[i][k] = median(v)
+		}
+	}
+	return out, nil
+}
+
+// compare interleaves a measurement of several systems.
+func compare(rounds int, cs []contender, fn func(system) (figures, error)) (map[string]figures, error) {
+	fns := make([]func() (figures, error), len(cs))
+	for i, c := range cs {
+		fns[i] = func() (figures, error) {
+			f, err := fn(c.open())
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			return f, nil
+		}
+	}
+	fs, err := interleave(rounds, fns...)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]figures{}
+	for i, c := range cs {
+		out[c.name] = fs[i]
+	}
+	return out, nil
+}
+
+func median(v []float64) float64 { return quantile(v, 0.5) }
+
+// quantile returns the value below which a share q of the values lies.
+func quantile(v []float64, q float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(v))
+	at := q * float64(len(s)-1)
+	i := int(at)
+	if i+1 == len(s) {
+		return s[i]
+	}
+	return s[i] + (s[i+1]-s[i])*(at-float64(i))
+}
