@@ -297,7 +297,7 @@ func (e *env) await(what string, ok func() bool) {
 func (e *env) eventually(limit time.Duration, ok func() bool) bool {
 	end := time.NewTimer(limit)
 	defer end.Stop()
-	tick := time.NewTicker(pick(e.h.Virtual, time.Second, 20*time.Millisecond))
+	tick := time.NewTicker(pick(e.h.Virtual, max(time.Second, limit/5000), 20*time.Millisecond))
 	defer tick.Stop()
 	for {
 		changed := e.poke.wait()

@@ -36,6 +36,9 @@ type Harness struct {
 	// Virtual, else 2 s.
 	Lease time.Duration
 
+	// Parallel is how many tests run at once. Default: 4 with Virtual, else 32.
+	Parallel int
+
 	// Unit is the shortest delay that the backend tells apart; the suite's
 	// delays are multiples of it. Default: 10 s with Virtual, else 1 s.
 	Unit time.Duration
@@ -59,8 +62,11 @@ func (h *Harness) validate(t testing.TB) {
 	if h.Name == "" || h.New == nil {
 		t.Fatal("queuetest: Harness needs Name and New")
 	}
-	if h.Lease < 0 || h.Unit < 0 {
-		t.Fatal("queuetest: negative Lease or Unit")
+	if h.Lease < 0 || h.Unit < 0 || h.Parallel < 0 {
+		t.Fatal("queuetest: negative Lease, Unit or Parallel")
+	}
+	if h.Parallel == 0 {
+		h.Parallel = pick(h.Virtual, 4, 32)
 	}
 	if h.Lease == 0 {
 		h.Lease = pick(h.Virtual, 30*time.Second, 2*time.Second)
