@@ -95,6 +95,7 @@ func NewConsumer(sub Subscriber, h Handler, opts *ConsumerOptions) (*Consumer, e
 		return nil, err
 	}
 	c.changed = sync.NewCond(&c.mu)
+	c.leaseTimer.fire, c.holdTimer.fire, c.sweepTimer.fire = c.renew, c.holdOver, c.sweep
 	c.fetch.init(c)
 	c.settle.init(c)
 	return c, nil
@@ -287,20 +288,21 @@ func (c *Consumer) pumpLocked(now time.Time) {
 // lazyTimer is a timer that fires at the earliest time asked for. It's not
 // stopped when that's no longer needed: whoever it wakes looks for himself.
 type lazyTimer struct {
-	t  *time.Timer
-	at time.Time // when it's set to fire; zero: not set
+	t    *time.Timer
+	fire func()    // it calls fired first
+	at   time.Time // when it's set to fire; zero: not set
 }
 
 // arm makes fire be called at the given time, or earlier. The mutex that fire
-// takes must be held; fire calls fired first.
-func (t *lazyTimer) arm(now, at time.Time, fire func()) {
+// takes must be held.
+func (t *lazyTimer) arm(now, at time.Time) {
 	if at.IsZero() || !t.at.IsZero() && !at.Before(t.at) {
 		return
 	}
 	t.at = at
 	d := max(at.Sub(now), 0)
 	if t.t == nil {
-		t.t = time.AfterFunc(d, fire)
+		t.t = time.AfterFunc(d, t.fire)
 		return
 	}
 	t.t.Reset(d)

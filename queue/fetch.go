@@ -317,7 +317,7 @@ func final(err error) bool {
 // armSweepLocked makes sure that what's received doesn't grow old unseen.
 func (c *Consumer) armSweepLocked(now time.Time) {
 	if c.ready.len() > 0 {
-		c.sweepTimer.arm(now, c.ready.front().arrived.Add(c.fetch.windowLocked()), c.sweep)
+		c.sweepTimer.arm(now, c.ready.front().arrived.Add(c.fetch.windowLocked()))
 	}
 }
 
@@ -358,6 +358,6 @@ func (c *Consumer) sweep() {
 		if !at.After(now) {
 			at = now.Add(limit)
 		}
-		c.sweepTimer.arm(now, at, c.sweep)
+		c.sweepTimer.arm(now, at)
 	}
 }

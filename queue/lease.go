@@ -90,7 +90,7 @@ func (c *Consumer) keepLocked(l *lease) {
 
 func (c *Consumer) armLeasesLocked(now time.Time) {
 	if l := c.leases.first(); l != nil {
-		c.leaseTimer.arm(now, l.at, c.renew)
+		c.leaseTimer.arm(now, l.at)
 	}
 }
 

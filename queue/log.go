@@ -7,8 +7,11 @@ import (
 )
 
 func (c *Consumer) logStart() {
+	c.mu.Lock()
+	limit := c.limit
+	c.mu.Unlock()
 	args := []any{
-		"queue", c.opts.Name, "backend", c.caps.Source.System, "address", c.caps.Address, "concurrency", c.limit,
+		"queue", c.opts.Name, "backend", c.caps.Source.System, "address", c.caps.Address, "concurrency", limit,
 	}
 	if g := c.giveUp; g.To != "" {
 		args = append(args, "dead_letter", g.To)

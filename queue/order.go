@@ -135,7 +135,7 @@ func (c *Consumer) armHoldLocked() {
 		at = c.timed[0].until
 	}
 	if !at.IsZero() {
-		c.holdTimer.arm(time.Now(), at, c.holdOver)
+		c.holdTimer.arm(time.Now(), at)
 	}
 }
 

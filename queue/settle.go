@@ -20,6 +20,10 @@ type settler struct {
 	cancel  context.CancelFunc
 	batch   int
 	corked  bool // more is coming at once: wait for it
+
+	// What a call has done with, for the next pending.
+	spare       []Settlement
+	spareLeases []*lease
 }
 
 const (
@@ -37,6 +41,7 @@ const (
 
 func (s *settler) init(c *Consumer) {
 	s.c = c
+	s.timer.fire = s.fire
 	s.batch = settleBatch
 	if m := c.caps.MaxSettle; m > 0 {
 		s.batch = m
@@ -53,7 +58,8 @@ func (c *Consumer) finalLocked(l *lease, s Settlement, now time.Time) {
 	c.leases.remove(l)
 	l.state = leaseDone
 	if l.extending {
-		l.parked = &s
+		parked := s // a variable of its own: it's this one that goes to the heap
+		l.parked = &parked
 		return
 	}
 	c.settle.addLocked(l, s, now)
@@ -77,7 +83,7 @@ func (s *settler) addLocked(l *lease, st Settlement, now time.Time) {
 		s.flushLocked()
 		return
 	}
-	s.timer.arm(now, s.due, s.fire)
+	s.timer.arm(now, s.due)
 }
 
 // linger is how long a settlement may wait for company.
@@ -100,7 +106,7 @@ func (s *settler) fire() {
 		return
 	}
 	if now := time.Now(); now.Before(s.due) { // armed for a batch that has gone since
-		s.timer.arm(now, s.due, s.fire)
+		s.timer.arm(now, s.due)
 		return
 	}
 	s.flushLocked()
@@ -117,23 +123,24 @@ func (s *settler) flushLocked() {
 		return // the next call that ends takes it along
 	}
 	batch, leases := s.pending, s.leases
-	s.pending, s.leases = nil, nil
-	if n := s.batch; n <= settleBatch {
-		s.pending = make([]Settlement, 0, min(n, len(batch)))
-		s.leases = make([]*lease, 0, min(n, len(batch)))
-	}
+	s.pending, s.leases = s.spare, s.spareLeases
+	s.spare, s.spareLeases = nil, nil
 	s.flights++
 	go s.flight(batch, leases)
 }
 
-// landed ends a first call; left settlements are tried again.
-func (s *settler) landed(left int) {
+// landed ends a first call; left settlements of its batch are tried again.
+func (s *settler) landed(left int, batch []Settlement, leases []*lease) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.flights--
 	if left > 0 {
 		s.retries++
+	} else if s.spare == nil && cap(batch) <= 2*settleBatch {
+		clear(batch)
+		clear(leases)
+		s.spare, s.spareLeases = batch[:0], leases[:0]
 	}
 	if len(s.pending) >= s.batch || !time.Now().Before(s.due) || c.phase != phaseRunning {
 		s.flushLocked()
@@ -155,8 +162,9 @@ func (s *settler) gaveUp() {
 
 // flight settles a batch. What fails is tried again until the leases end.
 func (s *settler) flight(batch []Settlement, leases []*lease) {
-	batch, leases = s.call(batch, leases)
-	s.landed(len(batch))
+	left, leftLeases := s.call(batch, leases)
+	s.landed(len(left), batch, leases)
+	batch, leases = left, leftLeases
 	if len(batch) == 0 {
 		return
 	}
