@@ -19,7 +19,8 @@ type Subscriber interface {
 	// Settle ends leases. It returns nil or a *SettleError with an entry for
 	// each settlement that failed; ErrLeaseLost in one says that trying again
 	// is pointless. It may be called concurrently, also with many more
-	// settlements than the broker takes in a call; the backend splits them.
+	// settlements than the broker takes in a call; the backend splits them. It
+	// doesn't keep s after it has returned.
 	Settle(ctx context.Context, s ...Settlement) error
 
 	// Extend makes the leases end d from now, clamped per entry to what the
