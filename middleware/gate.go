@@ -47,6 +47,11 @@ func (s *seats) mark(st *seat) {
 	}
 }
 
+// othersWait tells whether anybody but st waits.
+func (s *seats) othersWait(st *seat) bool {
+	return len(s.waiting) > 1 || len(s.waiting) == 1 && s.waiting[0] != st
+}
+
 // rouse returns the wake functions of those that wait. They are to be called
 // without the mutex.
 func (s *seats) rouse() []func() {

@@ -39,7 +39,12 @@ type RateLimiter struct {
 	buckets map[string]*bucket
 	sweepAt int // size of buckets at which the full ones are thrown out
 	seats   seats
+	last    *seat // without a Key: who got the last token
 }
+
+// yieldTime is for how long a consumer that got the last token leaves the next
+// one to others that wait. Without it the one with the faster timer gets all.
+const yieldTime = time.Millisecond
 
 // bucket is a token bucket, kept as the time at which it's full again: each token
 // taken moves that by the time that one takes to come back.
@@ -184,11 +189,24 @@ func (s *rateSeat) Enter(d *queue.Delivery) queue.Entry {
 	}
 	now := time.Now()
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	e, wake := r.take(&s.seat, key, now)
+	r.mu.Unlock()
+	call(wake)
+	return e
+}
+
+func (r *RateLimiter) take(s *seat, key string, now time.Time) (queue.Entry, []func()) {
 	b := r.buckets[key]
 	if n, from := r.tokens(b, now); n == 0 {
-		r.seats.mark(&s.seat)
-		return queue.Entry{Until: from}
+		r.seats.mark(s)
+		return queue.Entry{Until: from}, nil
+	}
+	if r.key == nil {
+		if r.last == s && r.seats.othersWait(s) {
+			// Once for each time that they were refused: they may not come.
+			return queue.Entry{Until: now.Add(yieldTime)}, r.seats.rouse()
+		}
+		r.last = s
 	}
 	if b == nil {
 		r.sweep(now)
@@ -199,7 +217,7 @@ func (s *rateSeat) Enter(d *queue.Delivery) queue.Entry {
 		b.full = now
 	}
 	b.full = b.full.Add(r.each)
-	return queue.Entry{OK: true, Ticket: b}
+	return queue.Entry{OK: true, Ticket: b}, nil
 }
 
 // Leave gives the token of what was never started back. Its bucket may have been

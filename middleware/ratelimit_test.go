@@ -148,6 +148,30 @@ func TestRateLimitIsSharedByConsumers(t *testing.T) {
 	assert.Zero(t, b.woken())
 }
 
+func TestRateLimitTakesTurnsBetweenConsumers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := middleware.RateLimit(1, middleware.RateLimitOptions{})
+		a, b := newGate(t, r), newGate(t, r)
+		a.start(t, delivery("a1", 0))
+		b.held(t, delivery("b1", 0))
+		a.held(t, delivery("a2", 0))
+		time.Sleep(time.Second)
+		e := a.held(t, delivery("a2", 0)) // faster, but it's b's turn
+		assert.Equal(t, time.Now().Add(time.Millisecond), e.Until)
+		assert.Equal(t, 1, b.woken())
+		b.start(t, delivery("b1", 0))
+
+		time.Sleep(time.Second)
+		a.start(t, delivery("a2", 0))
+		b.held(t, delivery("b2", 0))
+		time.Sleep(time.Second)
+		a.held(t, delivery("a3", 0))
+		time.Sleep(time.Millisecond)
+		a.start(t, delivery("a3", 0)) // b didn't come
+	})
+}
+
 func TestRateLimitWorksInAChain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
