@@ -11,9 +11,9 @@ import (
 func TestBackoffDoublesBetweenItsBounds(t *testing.T) {
 	t.Parallel()
 	exact := Backoff{Jitter: -1}
-	want := []time.Duration{1, 1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300}
-	for i, w := range want {
-		assert.Equal(t, w*time.Second, exact.Delay(i-1), "after %d failures", i-1)
+	want := []int{1, 1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300}
+	for i, seconds := range want {
+		assert.Equal(t, time.Duration(seconds)*time.Second, exact.Delay(i-1), "after %d failures", i-1)
 	}
 	assert.Equal(t, 5*time.Minute, exact.Delay(math.MaxInt))
 	assert.Equal(t, time.Second, exact.Delay(math.MinInt))

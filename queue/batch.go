@@ -225,8 +225,8 @@ type leaseGroup []*lease
 
 // batchContext stands for the leases of all members, not for the first one's.
 type batchContext struct {
-	context.Context
-	leases leaseGroup
+	context.Context //nolint:containedctx // it is a context
+	leases          leaseGroup
 }
 
 func (c *batchContext) Value(key any) any {

@@ -329,6 +329,35 @@ func TestBatchInAConsumer(t *testing.T) {
 	})
 }
 
+func TestLeasesOfABatchAreExtendedTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(30 * time.Second)
+		f.put(msgs(3)...)
+		c, err := NewConsumer(f, Batch(3, time.Minute, func(ctx context.Context, ds []*Delivery) []error {
+			at, ok := LeaseDeadline(ctx)
+			assert.True(t, ok)
+			assert.Equal(t, time.Now().Add(30*time.Second), at)
+			at, err := ExtendLease(ctx, time.Hour)
+			assert.NoError(t, err)
+			assert.Equal(t, time.Now().Add(time.Hour), at)
+			return make([]error, len(ds))
+		}), nil)
+		require.NoError(t, err)
+		r := run(c)
+		synctest.Wait()
+		require.NoError(t, r.stop())
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		var extended []string
+		for _, e := range f.extends {
+			extended = append(extended, e.ids...)
+		}
+		slices.Sort(extended)
+		assert.Equal(t, []string{"m0", "m1", "m2"}, extended)
+	})
+}
+
 func BenchmarkBatch(b *testing.B) {
 	h := Batch(16, time.Millisecond, func(_ context.Context, ds []*Delivery) []error { return make([]error, len(ds)) })
 	d := &Delivery{}

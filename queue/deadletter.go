@@ -37,6 +37,7 @@ const (
 // DeadLetterReason says why a message was dead-lettered.
 type DeadLetterReason string
 
+// The reasons.
 const (
 	ReasonRejected DeadLetterReason = "rejected" // the handler said so
 	ReasonFailures DeadLetterReason = "failures" // too many

@@ -26,8 +26,8 @@ func newLeaseKeeper(sub Subscriber, length time.Duration) *leaseKeeper {
 	return &leaseKeeper{sub: sub, length: length, held: map[*Delivery]struct{}{}}
 }
 
-// add begins to keep leases.
-func (k *leaseKeeper) add(ds ...*Delivery) {
+// add begins to keep leases, also when ctx ends.
+func (k *leaseKeeper) add(ctx context.Context, ds ...*Delivery) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, d := range ds {
@@ -38,7 +38,7 @@ func (k *leaseKeeper) add(ds ...*Delivery) {
 	}
 	if len(ds) > 0 && k.stop == nil && k.length > 0 {
 		k.stop, k.done = make(chan struct{}), make(chan struct{})
-		go k.run(k.length, k.stop, k.done)
+		go k.run(context.WithoutCancel(ctx), k.length, k.stop, k.done)
 	}
 }
 
@@ -83,21 +83,21 @@ func (k *leaseKeeper) close() []*Delivery {
 	return ds
 }
 
-func (k *leaseKeeper) run(length time.Duration, stop, done chan struct{}) {
+func (k *leaseKeeper) run(ctx context.Context, length time.Duration, stop, done chan struct{}) {
 	defer close(done)
-	tick := time.NewTicker(length / 3)
+	tick := time.NewTicker(max(length/3, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
-			k.extend(length)
+			k.extend(ctx, length)
 		}
 	}
 }
 
-func (k *leaseKeeper) extend(length time.Duration) {
+func (k *leaseKeeper) extend(ctx context.Context, length time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.held) == 0 {
@@ -107,7 +107,7 @@ func (k *leaseKeeper) extend(length time.Duration) {
 	for d := range k.held {
 		ds = append(ds, d)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), length/3)
+	ctx, cancel := context.WithTimeout(ctx, max(length/3, time.Millisecond))
 	defer cancel()
 	_, err := k.sub.Extend(ctx, length, ds...)
 	for i, err := range settleErrors(err, len(ds)) {

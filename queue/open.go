@@ -25,10 +25,11 @@ type Backend interface {
 // what isn't done.
 type OpenMode int
 
+// The modes.
 const (
-	ForBoth OpenMode = iota
-	ForPublish
-	ForConsume
+	ForBoth    OpenMode = iota // publishing and consuming
+	ForPublish                 // publishing only
+	ForConsume                 // consuming only
 )
 
 // OpenOptions are the settings of Backend.Open that every backend understands.

@@ -10,6 +10,7 @@ import (
 // OutcomeKind says what becomes of a delivery after its handler has returned.
 type OutcomeKind int
 
+// The kinds of Outcome.
 const (
 	Success      OutcomeKind = iota // acknowledged
 	Failed                          // redelivered after a backoff; counts as a failure

@@ -89,10 +89,8 @@ func TestPrepareRefuses(t *testing.T) {
 }
 
 func with(m map[string]string, k, v string) map[string]string {
-	out := map[string]string{k: v}
-	for k, v := range m {
-		out[k] = v
-	}
+	out := maps.Clone(m)
+	out[k] = v
 	return out
 }
 

@@ -126,7 +126,7 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 	}
 	r.keeper = newLeaseKeeper(from, r.caps.Lease)
 	// Also when the filter panics: what isn't settled becomes visible again.
-	defer r.close()
+	defer r.close(ctx)
 	err = r.run(ctx)
 	return r.result, err
 }
@@ -216,8 +216,9 @@ func (r *redrive) receive(ctx context.Context, n int) (ds []*Delivery, empty boo
 	ds, err = r.from.Receive(poll, n)
 	cut := poll.Err() != nil
 	cancel()
-	r.keeper.add(ds...)
-	if err != nil && !cut {
+	r.keeper.add(ctx, ds...)
+	ended := cut && errors.Is(err, poll.Err()) // because we ended it
+	if err != nil && !ended {
 		r.polls++
 		if final(err) || r.polls >= redrivePolls {
 			return ds, false, fmt.Errorf("redrive: receive: %w", err)
@@ -230,7 +231,7 @@ func (r *redrive) receive(ctx context.Context, n int) (ds []*Delivery, empty boo
 		// A poll that was shorter than asked for isn't repeated at once.
 		sleep(ctx, min(r.opts.Quiet-time.Since(began), r.opts.Quiet/10))
 	}
-	return ds, len(ds) == 0, nil
+	return ds, len(ds) == 0, nil //nolint:nilerr // a poll that we have ended isn't a failed one
 }
 
 // step decides about what was received and moves what's selected.
@@ -399,9 +400,9 @@ func (r *redrive) aside() time.Duration {
 }
 
 // close gives back everything that's still leased.
-func (r *redrive) close() {
+func (r *redrive) close(ctx context.Context) {
 	ds := r.keeper.close()
-	ctx, cancel := context.WithTimeout(context.Background(), DefaultPublishTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultPublishTimeout)
 	defer cancel()
 	r.settle(ctx, ds, Settlement{Kind: Release})
 }

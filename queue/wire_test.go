@@ -310,7 +310,7 @@ func TestBodyThatTheSystemCannotCarryComesBackTheSame(t *testing.T) {
 					d := r.carry(t, 0, m, time.Now())
 					assert.True(t, bytes.Equal(body, d.Body))
 					assert.Equal(t, m.ID, d.ID)
-					assert.Equal(t, len(m.Attributes), len(d.Attributes))
+					assert.Len(t, d.Attributes, len(m.Attributes))
 				}
 			})
 		}
@@ -447,6 +447,22 @@ func TestCheckIsExact(t *testing.T) {
 			assert.Positive(t, taken)
 			assert.Positive(t, refused)
 		})
+	}
+}
+
+func TestXMLBodyAgreesWithXMLText(t *testing.T) {
+	t.Parallel()
+	parts := []string{"x", "xxxxxxxx", " ", "\x7f", "\n", "é", "€", "😀", "\x1f", "\x00", "\x80", "\xff", "\uFFFE", "\xed\xa0\x80", "\xc3"}
+	for seed := range 5000 {
+		rnd := rand.New(rand.NewPCG(uint64(seed), 1))
+		s, bad := "", rnd.IntN(3) == 0
+		for range rnd.IntN(12) {
+			if n := rnd.IntN(len(parts)); n < 8 || bad {
+				s += parts[n]
+			}
+		}
+		require.Equal(t, xmlText(s), xmlBody([]byte(s)), "%q", s)
+		require.Equal(t, s != "" && utf8.ValidString(s) && !notXML.MatchString(s), xmlText(s), "%q", s)
 	}
 }
 
