@@ -102,19 +102,16 @@ func (c *core) copies(ss []broker.Snapshot[payload], attempts queue.AttemptCount
 		s := &ss[i]
 		d := &delivery{}
 		s.Item.Payload.load(&d.Delivery, &c.wire)
-		d.OrderingKey, d.Source = s.Key, c.source
-		d.FillFromBroker(c.ids.of(s.Seq), clock.Time(s.Enqueued).Round(0))
+		if s.Key != "" {
+			d.OrderingKey = s.Key
+		}
+		d.Source = c.source
+		d.FillFromBroker(c.ids.of(s.Seq), clock.Wall(s.Enqueued))
 		d.Attempt = like.attempt(attempts, s.Receives, s.Returns)
-		d.receipt.info = Info{State: s.State.String(), Receives: s.Receives}
-		switch s.State {
-		case broker.Leased:
+		if s.State == broker.Leased {
 			d.Deadline = clock.Time(s.At)
-		case broker.Delayed:
-			d.receipt.info.Until = clock.Time(s.At).Round(0)
 		}
-		if more := s.Item.Payload.more; more != nil {
-			d.receipt.info.Options = more.options
-		}
+		d.receipt = receipt{core: c, item: s.Item, receives: int32(s.Receives), at: s.At, state: s.State}
 		d.Native = &d.receipt
 		out[i] = &d.Delivery
 	}

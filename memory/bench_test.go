@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -162,4 +163,49 @@ func BenchmarkQueuedMemory(b *testing.B) {
 		runtime.KeepAlive(q)
 	}
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n-1024, "B/queued")
+}
+
+// BenchmarkPublishToHandler is the whole way: 8 publishers, the engine with 16
+// handlers, acknowledgements.
+func BenchmarkPublishToHandler(b *testing.B) {
+	q := benchQueue(b)
+	var (
+		wg   sync.WaitGroup
+		done atomic.Int64
+		all  = make(chan struct{})
+	)
+	c, err := queue.NewConsumer(q, func(context.Context, *queue.Delivery) error {
+		if done.Add(1) == int64(b.N) {
+			close(all)
+		}
+		return nil
+	}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error)
+	go func() { ended <- c.Run(ctx) }()
+	b.ReportAllocs()
+	b.ResetTimer()
+	const publishers = 8
+	for p := range publishers {
+		wg.Go(func() {
+			m := benchMessage()
+			for i := p; i < b.N; i += publishers {
+				if err := q.Publish(context.Background(), m); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	<-all
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+	cancel()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
 }

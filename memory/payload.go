@@ -63,10 +63,7 @@ func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err 
 
 // keep copies body and attributes and returns their size.
 func (p *payload) keep(body []byte, attrs map[string]string) (size int) {
-	if body != nil {
-		p.body = make([]byte, len(body))
-		copy(p.body, body)
-	}
+	p.body = clone(body)
 	size = len(body)
 	for k, v := range attrs {
 		size += len(k) + len(v)
@@ -84,13 +81,20 @@ func (p *payload) keep(body []byte, attrs map[string]string) (size int) {
 	return size
 }
 
+// clone is bytes.Clone without capacity to spare, and without clearing memory
+// that's written to at once.
+func clone(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	c := make([]byte, len(b))
+	copy(c, b)
+	return c
+}
+
 // load fills a delivery with copies that are its own.
 func (p *payload) load(d *queue.Delivery, w *queue.Wire) {
-	var body []byte
-	if p.body != nil {
-		body = make([]byte, len(p.body))
-		copy(body, p.body)
-	}
+	body := clone(p.body)
 	n := int(p.count)
 	var more []attribute
 	if p.more != nil {

@@ -19,12 +19,15 @@ type delivery struct {
 	receipt receipt
 }
 
-// receipt is Delivery.Native. It's not written to once it's handed out.
+// receipt is Delivery.Native: what settles the delivery, and what the broker
+// knew when it made it. It's not written to once it's handed out.
 type receipt struct {
-	core *core
-	item *broker.Item[payload]
-	gen  uint32
-	info Info
+	core     *core
+	item     *broker.Item[payload]
+	gen      uint32 // 0: a copy, which can't be settled
+	receives int32
+	at       instant // when it's due, if it's delayed
+	state    broker.State
 }
 
 // Original returns what was published, whatever the handler has done to its
@@ -99,19 +102,21 @@ func (h *handle) fill(d *delivery, l *lease) {
 	clock := h.core.broker.group.Clock
 	p := &l.Item.Payload
 	p.load(&d.Delivery, &h.core.wire)
-	d.OrderingKey = l.Key
+	if l.Key != "" {
+		d.OrderingKey = l.Key
+	}
 	d.Source = h.core.source
-	d.FillFromBroker(h.core.ids.of(l.Seq), clock.Time(l.Enqueued).Round(0))
+	d.FillFromBroker(h.core.ids.of(l.Seq), clock.Wall(l.Enqueued))
 	d.Attempt = h.core.broker.like.attempt(h.caps.Attempts, l.Receives, l.Returns)
 	d.Deadline = clock.Time(l.Until)
-	d.receipt = receipt{core: h.core, item: l.Item, gen: l.Gen, info: Info{State: broker.Leased.String(), Receives: l.Receives}}
-	if p.more != nil {
-		d.receipt.info.Options = p.more.options
-		if p.more.due > 0 {
-			d.FillDue(clock.Time(p.more.due).Round(0))
-		}
+	if p.more != nil && p.more.due > 0 {
+		d.FillDue(clock.Wall(p.more.due))
 	}
-	d.Native = &d.receipt
+	// Field by field: copying a whole struct with pointers is dear while the
+	// garbage collector marks.
+	r := &d.receipt
+	r.core, r.item, r.gen, r.receives, r.state = h.core, l.Item, l.Gen, int32(l.Receives), broker.Leased
+	d.Native = r
 }
 
 // attempt counts the deliveries as the system does.
@@ -144,13 +149,20 @@ func InfoOf(d *queue.Delivery) (Info, bool) {
 	if !ok {
 		return Info{}, false
 	}
-	return r.info, true
+	info := Info{State: r.state.String(), Receives: int(r.receives)}
+	if r.state == broker.Delayed {
+		info.Until = r.core.broker.group.Clock.Wall(r.at)
+	}
+	if more := r.item.Payload.more; more != nil {
+		info.Options = more.options
+	}
+	return info, true
 }
 
 // receiptOf returns what settles d.
 func (h *handle) receiptOf(d *queue.Delivery) (*receipt, error) {
 	if d != nil {
-		if r, ok := d.Native.(*receipt); ok && r.core == h.core && r.item != nil {
+		if r, ok := d.Native.(*receipt); ok && r.core == h.core && r.gen > 0 {
 			return r, nil
 		}
 	}

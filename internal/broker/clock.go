@@ -27,15 +27,15 @@ func (i Instant) Add(d time.Duration) Instant {
 
 // Clock tells the time to all queues of a broker.
 type Clock struct {
-	base time.Time
-	mono bool
+	base, wall time.Time // wall: without monotonic reading
+	mono       bool
 }
 
 // NewClock returns a clock that belongs to the synctest bubble it's made in, or
 // to none.
 func NewClock() *Clock {
 	now := time.Now()
-	return &Clock{base: now, mono: monotonic(now)}
+	return &Clock{base: now, wall: now.Round(0), mono: monotonic(now)}
 }
 
 // Now returns the time, or ErrBubble.
@@ -58,8 +58,11 @@ func (c *Clock) Now() (Instant, error) {
 	return Instant(d), nil
 }
 
-// Time converts an Instant of this clock.
+// Time converts an Instant to a time to measure with.
 func (c *Clock) Time(i Instant) time.Time { return c.base.Add(time.Duration(i)) }
+
+// Wall converts an Instant to a time to show and to keep.
+func (c *Clock) Wall(i Instant) time.Time { return c.wall.Add(time.Duration(i)) }
 
 // Instant converts a time to this clock; times before it was made are negative.
 func (c *Clock) Instant(t time.Time) Instant { return Instant(t.Sub(c.base)) }
