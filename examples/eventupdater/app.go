@@ -92,7 +92,7 @@ func (a *app) runWeb(ctx context.Context) error {
 	if err := a.bus.Publisher(crmLeads).Publish(ctx); err != nil {
 		return fmt.Errorf("queue %s: %w", crmLeads, err)
 	}
-	server, err := a.net.serve(a.addr, newWeb(a.bus.Publisher(crmLeads), a.budget, a.log), a.log)
+	server, err := a.net.serve(ctx, a.addr, newWeb(a.bus.Publisher(crmLeads), a.budget, a.log), a.log)
 	if err != nil {
 		return err
 	}

@@ -64,14 +64,14 @@ func (a *app) tellBreaker(c middleware.BreakerChange) {
 func (a *app) runDemo(ctx context.Context) (ok bool, err error) {
 	board := newBoard()
 	fake, party := a.newFakeParty(board.called)
-	crmServer, err := a.net.serve("", party, a.log)
+	crmServer, err := a.net.serve(ctx, "", party, a.log)
 	if err != nil {
 		return false, err
 	}
 	fake.url = crmServer.url
 	// One answer in a hundred never reaches the visitor.
 	form := thirdparty.New(newWeb(a.bus.Publisher(crmLeads), a.budget, a.log), thirdparty.Faults{Seed: 2, LostOneIn: 100})
-	web, err := a.net.serve("", form, a.log)
+	web, err := a.net.serve(ctx, "", form, a.log)
 	if err != nil {
 		return false, errors.Join(err, a.closeServer(ctx, crmServer))
 	}
@@ -164,7 +164,7 @@ func (a *app) waitForDeadLetters(ctx context.Context, party *thirdparty.Party) (
 func (a *app) runFake(ctx context.Context) (ok bool, err error) {
 	board := newBoard()
 	fake, party := a.newFakeParty(board.called)
-	server, err := a.net.serve(a.crmAddr, party, a.log)
+	server, err := a.net.serve(ctx, a.crmAddr, party, a.log)
 	if err != nil {
 		return false, err
 	}
@@ -182,7 +182,7 @@ func (a *app) runFake(ctx context.Context) (ok bool, err error) {
 // runServe plays the web part, the worker and the CRM, and waits for visitors.
 func (a *app) runServe(ctx context.Context) error {
 	fake, party := a.newFakeParty(func(r thirdparty.Request) { a.out.say("crm: %s %s: %d %s", r.Method, r.Path, r.Status, r.Fault) })
-	server, err := a.net.serve("", party, a.log)
+	server, err := a.net.serve(ctx, "", party, a.log)
 	if err != nil {
 		return err
 	}

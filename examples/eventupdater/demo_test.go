@@ -32,7 +32,7 @@ func (v *virtual) transport() http.RoundTripper { return v.hosts }
 
 // serve must not be called while others call servers. What calls a server that
 // was closed gets a panic, so that the test fails.
-func (v *virtual) serve(addr string, h http.Handler, _ *slog.Logger) (*server, error) {
+func (v *virtual) serve(_ context.Context, addr string, h http.Handler, _ *slog.Logger) (*server, error) {
 	if addr == "" {
 		v.count++
 		addr = "host-" + string(rune('a'+v.count))
@@ -60,21 +60,35 @@ func (v *virtual) serve(addr string, h http.Handler, _ *slog.Logger) (*server, e
 	}}, nil
 }
 
-// play runs the program on virtual time and returns its result, the last line.
+// play runs the program on virtual time and returns its result, the last line,
+// and all that it printed.
 func play(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result, out string) {
 	t.Helper()
-	s, err := parse(args, func(string) string { return "" }, io.Discard)
+	ok, r, out, err := tryPlay(ctx, t, n, mem, args...)
 	require.NoError(t, err)
+	return ok, r, out
+}
+
+// tryPlay is play for other goroutines than the test's.
+func tryPlay(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result, out string, err error) {
+	t.Helper()
+	s, err := parse(args, func(string) string { return "" }, io.Discard)
+	if err != nil {
+		return false, r, "", err
+	}
 	var b bytes.Buffer
 	a, err := newApp(s, &b, t.Output(), n, mem)
-	require.NoError(t, err)
-	ok, err = a.run(ctx)
-	require.NoError(t, err)
+	if err != nil {
+		return false, r, "", err
+	}
+	if ok, err = a.run(ctx); err != nil {
+		return false, r, b.String(), err
+	}
 	if s.role == "all" || s.role == "fake" {
 		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-		require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &r), "the last line is the result")
+		err = json.Unmarshal([]byte(lines[len(lines)-1]), &r)
 	}
-	return ok, r, b.String()
+	return ok, r, b.String(), err
 }
 
 func TestDemonstrationMakesOneRecordForEachSubmission(t *testing.T) {
@@ -127,7 +141,8 @@ func TestPartsWorkSeparately(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				ok, _, _ := play(ctx, t, net, mem, append(args, "-log", "off")...)
+				ok, _, _, err := tryPlay(ctx, t, net, mem, append(args, "-log", "off")...)
+				assert.NoError(t, err)
 				assert.True(t, ok)
 			}()
 			synctest.Wait()
@@ -137,9 +152,10 @@ func TestPartsWorkSeparately(t *testing.T) {
 		judged := make(chan struct{})
 		var ok bool
 		var r result
+		var err error
 		go func() {
 			defer close(judged)
-			ok, r, _ = play(t.Context(), t, net, mem, "-role", "fake", "-crm-addr", "crm", "-web-url", "http://web", "-submissions", "150", "-outage", "4s")
+			ok, r, _, err = tryPlay(t.Context(), t, net, mem, "-role", "fake", "-crm-addr", "crm", "-web-url", "http://web", "-submissions", "150", "-outage", "4s")
 		}()
 		synctest.Wait()
 		stopWorker := start("-role", "worker", "-crm-url", "http://crm")
@@ -149,6 +165,7 @@ func TestPartsWorkSeparately(t *testing.T) {
 		<-judged
 		stopWorker()
 		stopWeb()
+		require.NoError(t, err)
 		assert.True(t, ok, "%+v", r)
 		assert.Equal(t, r.Submissions, r.Records+r.DeadLettered)
 
@@ -175,11 +192,11 @@ func TestFormWithTheQueueDown(t *testing.T) {
 		web := newWeb(a.bus.Publisher(crmLeads), a.budget, a.log)
 
 		heal := mem.Fail(memory.Fault{Call: memory.OnPublish})
-		assert.Equal(t, http.StatusServiceUnavailable, submit(web, filledIn()).Code)
+		assert.Equal(t, http.StatusServiceUnavailable, submit(t, web, filledIn()).Code)
 		heal()
 		assert.Empty(t, mem.Messages(crmLeads))
 		mem.Fail(memory.Fault{Call: memory.OnPublish, Effect: memory.Unanswered, Times: 1})
-		assert.Equal(t, http.StatusSeeOther, submit(web, filledIn()).Code)
+		assert.Equal(t, http.StatusSeeOther, submit(t, web, filledIn()).Code)
 		assert.Len(t, mem.Messages(crmLeads), 2)
 
 		working, stop := context.WithCancel(t.Context())

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -156,9 +157,7 @@ func (f *fakeCRM) update(id string, fields map[string]string) (bool, string) {
 	if !ok {
 		return false, ""
 	}
-	for k, v := range fields {
-		r.Fields[k] = v
-	}
+	maps.Copy(r.Fields, fields)
 	r.Updates++
 	return true, r.ID
 }

@@ -57,8 +57,9 @@ func filledIn(pairs ...string) url.Values {
 	return f
 }
 
-func submit(h http.Handler, form url.Values, header ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodPost, "/leads", strings.NewReader(form.Encode()))
+func submit(t *testing.T, h http.Handler, form url.Values, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/leads", strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
@@ -104,7 +105,7 @@ func TestFormAnswers(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				pub := &published{fail: tc.fail}
-				w := submit(testForm(pub), tc.form, tc.header...)
+				w := submit(t, testForm(pub), tc.form, tc.header...)
 				require.Equal(t, tc.want, w.Code, w.Body)
 				assert.Contains(t, w.Body.String(), tc.says)
 				require.Len(t, pub.msgs, tc.queued)
@@ -134,7 +135,7 @@ func TestEachFormHasAnIDOfItsOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
 		w := httptest.NewRecorder()
-		web.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		web.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 		require.Equal(t, http.StatusOK, w.Code)
 		m := hiddenID.FindSubmatch(w.Body.Bytes())
 		require.NotNil(t, m)
@@ -150,8 +151,8 @@ func TestTheSameFormTwiceIsOneSubmission(t *testing.T) {
 	t.Parallel()
 	pub := &published{}
 	web := testForm(pub)
-	require.Equal(t, http.StatusSeeOther, submit(web, filledIn()).Code)
-	require.Equal(t, http.StatusSeeOther, submit(web, filledIn("id", strings.ToUpper(testID))).Code)
+	require.Equal(t, http.StatusSeeOther, submit(t, web, filledIn()).Code)
+	require.Equal(t, http.StatusSeeOther, submit(t, web, filledIn("id", strings.ToUpper(testID))).Code)
 	require.Len(t, pub.msgs, 2)
 	assert.Equal(t, pub.msgs[0].ID, pub.msgs[1].ID)
 }
@@ -160,11 +161,11 @@ func TestWhatVisitorsWriteIsNeverMarkup(t *testing.T) {
 	t.Parallel()
 	const evil = `"><script>alert(1)</script>`
 	web := testForm(&published{})
-	w := submit(web, filledIn("last_name", evil, "email", evil))
+	w := submit(t, web, filledIn("last_name", evil, "email", evil))
 	require.Equal(t, http.StatusUnprocessableEntity, w.Code)
 	assert.NotContains(t, w.Body.String(), "<script>")
 	w = httptest.NewRecorder()
-	web.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/thanks?id="+url.QueryEscape(evil), nil))
+	web.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/thanks?id="+url.QueryEscape(evil), nil))
 	assert.Equal(t, http.StatusOK, w.Code)
 	assert.NotContains(t, w.Body.String(), "<script>")
 }

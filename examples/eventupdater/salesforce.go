@@ -103,7 +103,7 @@ func (c *crm) patch(ctx context.Context, s *session, path string, body []byte) e
 	if err != nil {
 		return fmt.Errorf("crm: %w", err) // it may have been done: the external id makes trying again safe
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	switch resp.StatusCode {
 	case http.StatusCreated, http.StatusOK, http.StatusNoContent: // 201 created; 200 or, in older versions, 204 updated
 		return nil
@@ -187,7 +187,7 @@ func (c *crm) logIn(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("crm: login: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		// Not wrapped: what's wrong with the login says nothing about the lead.
 		return nil, fmt.Errorf("crm: login: %v", refusalOf(resp)) //nolint:errorlint // on purpose

@@ -197,7 +197,7 @@ func TestFakeCRMSpeaksSalesforce(t *testing.T) {
 	fake.url = "http://crm.example"
 	h := fake.handler()
 	call := func(method, path, token, contentType, body string) (int, string) {
-		r := httptest.NewRequest(method, path, strings.NewReader(body))
+		r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
 		r.Header.Set("Authorization", token)
 		r.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()

@@ -55,7 +55,7 @@ func (a *analytics) track(ctx context.Context, e trackedEvent) error {
 		// It may have been taken: the MessageID makes trying again safe.
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode == http.StatusOK {
 		return nil
 	}

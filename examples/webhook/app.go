@@ -114,7 +114,7 @@ func (a *app) runWeb(ctx context.Context) error {
 			return fmt.Errorf("queue %s: %w", name, err)
 		}
 	}
-	server, err := a.net.serve(a.addr, a.newWeb(), a.log)
+	server, err := a.net.serve(ctx, a.addr, a.newWeb(), a.log)
 	if err != nil {
 		return err
 	}

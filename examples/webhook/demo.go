@@ -63,12 +63,12 @@ func (a *app) newLoad(webURL string, b *board) *load {
 // runDemo plays all parts and reports whether what was promised was kept.
 func (a *app) runDemo(ctx context.Context) (ok bool, err error) {
 	board := newBoard()
-	party := a.newParty(board, thirdparty.Window{After: a.over / 5, For: time.Second})
-	analyticsServer, err := a.net.serve("", party, a.log)
+	party := a.newParty(board, thirdparty.Window{After: a.over / 5, For: a.over / 5})
+	analyticsServer, err := a.net.serve(ctx, "", party, a.log)
 	if err != nil {
 		return false, err
 	}
-	web, err := a.net.serve("", a.newWeb(), a.log)
+	web, err := a.net.serve(ctx, "", a.newWeb(), a.log)
 	if err != nil {
 		return false, errors.Join(err, a.closeServer(ctx, analyticsServer))
 	}
@@ -129,11 +129,10 @@ func (a *app) play(ctx context.Context, load *load, board *board, fixed *atomic.
 	} else {
 		a.out.say("everything is sent; waiting for the worker")
 	}
-	const bug = "complained"
-	if !board.until(finishing, func() bool { others, _ := board.missingBut(bug); return others == 0 }) {
+	if !board.until(finishing, func() bool { _, others := board.notRecorded(); return others == 0 }) {
 		a.out.say("still not everything has arrived")
 	}
-	_, complaints := board.missingBut(bug)
+	complaints, _ := board.notRecorded()
 	a.out.say("all has arrived but %d complaints: those panic, and are given up after some tries", complaints)
 	for {
 		n, err := a.deadLetters(finishing)
@@ -149,21 +148,21 @@ func (a *app) play(ctx context.Context, load *load, board *board, fixed *atomic.
 	a.out.say("the bug is fixed; moving the dead letters back")
 	for {
 		// What gets there meanwhile is for the next round.
-		n, err := a.redrive(finishing, &queue.RedriveOptions{Quiet: 300 * time.Millisecond, Aside: time.Second})
+		n, err := a.redrive(finishing, &queue.RedriveOptions{Quiet: 300 * time.Millisecond})
 		redriven += n
 		if err != nil && finishing.Err() == nil {
 			return redriven, err
 		}
 		some, cancelSome := context.WithTimeout(finishing, 500*time.Millisecond)
-		done := board.until(some, func() bool { others, complaints := board.missingBut(bug); return others+complaints == 0 })
+		done := board.until(some, func() bool { complaints, others := board.notRecorded(); return complaints+others == 0 })
 		cancelSome()
 		if done {
 			a.out.say("everything has arrived; %d dead letters were moved back", redriven)
 			return redriven, nil
 		}
 		if finishing.Err() != nil {
-			others, complaints := board.missingBut(bug)
-			a.out.say("gave up waiting for %d events", others+complaints)
+			complaints, others := board.notRecorded()
+			a.out.say("gave up waiting for %d events", complaints+others)
 			return redriven, nil
 		}
 	}
@@ -194,7 +193,7 @@ func (a *app) tellProgress(ctx context.Context, b *board) {
 func (a *app) runParties(ctx context.Context) (ok bool, err error) {
 	board := newBoard()
 	party := a.newParty(board)
-	server, err := a.net.serve(a.partiesAddr, party, a.log)
+	server, err := a.net.serve(ctx, a.partiesAddr, party, a.log)
 	if err != nil {
 		return false, err
 	}
@@ -210,7 +209,7 @@ func (a *app) runParties(ctx context.Context) (ok bool, err error) {
 	a.out.say("everything is sent; waiting until it has arrived (interrupt to stop)")
 	waiting, cancel := context.WithTimeout(ctx, a.wait)
 	defer cancel()
-	board.until(waiting, func() bool { others, complaints := board.missingBut("complained"); return others+complaints == 0 })
+	board.until(waiting, func() bool { complaints, others := board.notRecorded(); return complaints+others == 0 })
 	stopProgress()
 	<-told
 	err = errors.Join(err, a.closeServer(ctx, server))
@@ -222,7 +221,7 @@ func (a *app) runParties(ctx context.Context) (ok bool, err error) {
 // runServe plays the web part, the worker and the analytics service, and waits
 // for requests.
 func (a *app) runServe(ctx context.Context) error {
-	server, err := a.net.serve("", a.newParty(newBoard()), a.log)
+	server, err := a.net.serve(ctx, "", a.newParty(newBoard()), a.log)
 	if err != nil {
 		return err
 	}

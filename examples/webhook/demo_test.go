@@ -34,7 +34,7 @@ func (v *virtual) transport() http.RoundTripper { return v.hosts }
 
 // serve must not be called while others call servers. What calls a server that
 // was closed gets a panic, so that the test fails.
-func (v *virtual) serve(addr string, h http.Handler, _ *slog.Logger) (*server, error) {
+func (v *virtual) serve(_ context.Context, addr string, h http.Handler, _ *slog.Logger) (*server, error) {
 	if addr == "" {
 		v.count++
 		addr = "host-" + string(rune('a'+v.count))
@@ -65,18 +65,31 @@ func (v *virtual) serve(addr string, h http.Handler, _ *slog.Logger) (*server, e
 // play runs the program on virtual time and returns its result, the last line.
 func play(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result) {
 	t.Helper()
-	s, err := parse(args, func(string) string { return "" }, io.Discard)
+	ok, r, err := tryPlay(ctx, t, n, mem, args...)
 	require.NoError(t, err)
+	return ok, r
+}
+
+// tryPlay is play for other goroutines than the test's.
+func tryPlay(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result, err error) {
+	t.Helper()
+	s, err := parse(args, func(string) string { return "" }, io.Discard)
+	if err != nil {
+		return false, r, err
+	}
 	var out bytes.Buffer
 	a, err := newApp(s, &out, t.Output(), n, mem)
-	require.NoError(t, err)
-	ok, err = a.run(ctx)
-	require.NoError(t, err)
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if s.role == "all" || s.role == "parties" {
-		require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &r), "the last line is the result")
+	if err != nil {
+		return false, r, err
 	}
-	return ok, r
+	if ok, err = a.run(ctx); err != nil {
+		return false, r, err
+	}
+	if s.role == "all" || s.role == "parties" {
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		err = json.Unmarshal([]byte(lines[len(lines)-1]), &r)
+	}
+	return ok, r, err
 }
 
 func TestDemonstrationLosesNothing(t *testing.T) {
@@ -123,7 +136,8 @@ func TestPartsWorkSeparately(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				ok, _ := play(ctx, t, net, mem, append(args, "-log", "off")...)
+				ok, _, err := tryPlay(ctx, t, net, mem, append(args, "-log", "off")...)
+				assert.NoError(t, err)
 				assert.True(t, ok)
 			}()
 			synctest.Wait()
@@ -133,9 +147,10 @@ func TestPartsWorkSeparately(t *testing.T) {
 		judged := make(chan struct{})
 		var ok bool
 		var r result
+		var err error
 		go func() {
 			defer close(judged)
-			ok, r = play(t.Context(), t, net, mem, "-role", "parties", "-parties-addr", "analytics", "-web-url", "http://web", "-events", "140", "-messages", "40")
+			ok, r, err = tryPlay(t.Context(), t, net, mem, "-role", "parties", "-parties-addr", "analytics", "-web-url", "http://web", "-events", "140", "-messages", "40")
 		}()
 		synctest.Wait()
 		stopWorker := start("-role", "worker", "-bug", "-analytics-url", "http://analytics")
@@ -154,6 +169,7 @@ func TestPartsWorkSeparately(t *testing.T) {
 		<-judged
 		stopWorker()
 		stopWeb()
+		require.NoError(t, err)
 		assert.True(t, ok, "%+v", r)
 		assert.Zero(t, r.Unaccepted)
 		assert.Empty(t, mem.Messages(mailgunEventsDLQ))
@@ -172,10 +188,10 @@ func TestAnswersWithTheQueueDown(t *testing.T) {
 		require.NoError(t, err)
 		web := a.newWeb()
 		send := func(id string) int {
-			return postTo(web, "/webhooks/mailgun", signedAt(time.Now(), s.mailgunKey, id)).Code
+			return postTo(t, web, "/webhooks/mailgun", signedAt(time.Now(), s.mailgunKey, id)).Code
 		}
 		partner := func(key string) int {
-			return postTo(web, "/integrations/acme", `{"type":"x"}`, "Authorization", "Bearer demo-acme", "Idempotency-Key", key).Code
+			return postTo(t, web, "/integrations/acme", `{"type":"x"}`, "Authorization", "Bearer demo-acme", "Idempotency-Key", key).Code
 		}
 
 		heal := mem.Fail(memory.Fault{Call: memory.OnPublish, Err: errors.New("down")})
@@ -222,15 +238,15 @@ func TestMailgunRetriesByTheAnswer(t *testing.T) {
 	tests := map[string]struct {
 		answers []int // the last one is repeated
 		tries   int
-		over    time.Duration // in minutes of Mailgun's
+		minutes int // of Mailgun's
 	}{
 		"200":                     {answers: []int{200}, tries: 1},
 		"406":                     {answers: []int{406}, tries: 1},
-		"202 isn't 200":           {answers: []int{202}, tries: whole, over: 450},
-		"404":                     {answers: []int{404}, tries: whole, over: 450},
-		"503 for ever":            {answers: []int{503}, tries: whole, over: 450},
-		"503 twice":               {answers: []int{503, 503, 200}, tries: 3, over: 15},
-		"no answer, then refused": {answers: []int{0, 406}, tries: 2, over: 5},
+		"202 isn't 200":           {answers: []int{202}, tries: whole, minutes: 450},
+		"404":                     {answers: []int{404}, tries: whole, minutes: 450},
+		"503 for ever":            {answers: []int{503}, tries: whole, minutes: 450},
+		"503 twice":               {answers: []int{503, 503, 200}, tries: 3, minutes: 15},
+		"no answer, then refused": {answers: []int{0, 406}, tries: 2, minutes: 5},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -250,7 +266,7 @@ func TestMailgunRetriesByTheAnswer(t *testing.T) {
 				begin := time.Now()
 				m.send(t.Context(), sent{id: "ev-1", want: 200}, []byte("{}"))
 				assert.Len(t, m.sentLog(), tc.tries)
-				assert.Equal(t, tc.over*time.Minute, time.Since(begin))
+				assert.Equal(t, time.Duration(tc.minutes)*time.Minute, time.Since(begin))
 				for i, s := range m.sentLog() {
 					assert.Equal(t, i+1, s.try)
 					assert.Equal(t, tc.answers[min(i, len(tc.answers)-1)], s.status)
@@ -291,7 +307,7 @@ func TestRealServerAnswersWhatWasUnderWayBeforeItEnds(t *testing.T) {
 		return nil
 	})
 	n := newLoopback()
-	srv, err := n.serve("", testWeb(t, pub), slog.New(slog.DiscardHandler))
+	srv, err := n.serve(t.Context(), "", testWeb(t, pub), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 
 	status := make(chan int, 1)
@@ -318,7 +334,12 @@ func refusesConnections(t *testing.T, url string) <-chan struct{} {
 		defer close(done)
 		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		for {
-			resp, err := c.Get(url + "/healthz")
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/healthz", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp, err := c.Do(req)
 			if err != nil {
 				return
 			}

@@ -13,7 +13,7 @@ import (
 // tests on virtual time, by calling each other.
 type network interface {
 	// serve serves h at addr, "" being any, until the server is closed.
-	serve(addr string, h http.Handler, log *slog.Logger) (*server, error)
+	serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) (*server, error)
 	transport() http.RoundTripper
 }
 
@@ -28,7 +28,7 @@ type server struct {
 type loopback struct{ t *http.Transport }
 
 func newLoopback() *loopback {
-	t := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it's documented to be one
+	t := http.DefaultTransport.(*http.Transport).Clone() // it's documented to be one
 	// The default of two would make most concurrent calls to one host open a
 	// connection of their own.
 	t.MaxIdleConnsPerHost = 64
@@ -37,11 +37,12 @@ func newLoopback() *loopback {
 
 func (l *loopback) transport() http.RoundTripper { return l.t }
 
-func (l *loopback) serve(addr string, h http.Handler, log *slog.Logger) (*server, error) {
+func (l *loopback) serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) (*server, error) {
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
-	ln, err := net.Listen("tcp", addr)
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}

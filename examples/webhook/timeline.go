@@ -80,19 +80,19 @@ func (b *board) counts() (tries, accepted, recorded int) {
 	return b.tries, len(b.accepted), len(b.recorded)
 }
 
-// missingBut returns how many accepted events aren't recorded, those of a kind
+// notRecorded returns how many accepted events aren't recorded, complaints
 // apart.
-func (b *board) missingBut(kind string) (others, ofKind int) {
+func (b *board) notRecorded() (complaints, others int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, k := range b.missing {
-		if k == kind {
-			ofKind++
+		if k == "complained" {
+			complaints++
 		} else {
 			others++
 		}
 	}
-	return others, ofKind
+	return complaints, others
 }
 
 // until waits until ok, which is asked after each change, and reports whether

@@ -56,8 +56,9 @@ func testWeb(t *testing.T, pub queue.Publisher) http.Handler {
 	})
 }
 
-func postTo(h http.Handler, path, body string, header ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+func postTo(t *testing.T, h http.Handler, path, body string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -109,7 +110,7 @@ func TestMailgunEventIsQueuedByteForByte(t *testing.T) {
 			body := string(sign(testKey, fixture.Event, time.Now()))
 			pub := &published{}
 
-			w := postTo(testWeb(t, pub), "/webhooks/mailgun", body)
+			w := postTo(t, testWeb(t, pub), "/webhooks/mailgun", body)
 			require.Equal(t, http.StatusOK, w.Code, w.Body)
 			require.Len(t, pub.msgs, 1)
 			assert.Equal(t, body, string(pub.msgs[0].Body))
@@ -162,10 +163,10 @@ func TestMailgunAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { // retrying takes no real time
-				time.Sleep(now.Sub(time.Now()))
+				time.Sleep(time.Until(now))
 				pub := &published{errs: tc.errs}
 				begin := time.Now()
-				w := postTo(testWeb(t, pub), "/webhooks/mailgun", tc.body)
+				w := postTo(t, testWeb(t, pub), "/webhooks/mailgun", tc.body)
 				assert.Equal(t, tc.want, w.Code, w.Body)
 				assert.Len(t, pub.msgs, tc.queued)
 				if tc.want == http.StatusServiceUnavailable {
@@ -190,8 +191,8 @@ func TestMailgunRetryWithTheSameSignatureIsAccepted(t *testing.T) {
 	pub := &published{}
 	web := testWeb(t, pub)
 	body := signedAt(time.Now(), testKey, "ev-1")
-	assert.Equal(t, http.StatusOK, postTo(web, "/webhooks/mailgun", body).Code)
-	assert.Equal(t, http.StatusOK, postTo(web, "/webhooks/mailgun", body).Code)
+	assert.Equal(t, http.StatusOK, postTo(t, web, "/webhooks/mailgun", body).Code)
+	assert.Equal(t, http.StatusOK, postTo(t, web, "/webhooks/mailgun", body).Code)
 	assert.Len(t, pub.msgs, 2, "whoever handles it absorbs the repeat by its id")
 }
 
@@ -202,9 +203,9 @@ func TestMailgunSignatureSpeaksForOneEventOnly(t *testing.T) {
 	pub := &published{}
 	web := testWeb(t, pub)
 	body := signedAt(time.Now(), testKey, "ev-1")
-	require.Equal(t, http.StatusOK, postTo(web, "/webhooks/mailgun", body).Code)
+	require.Equal(t, http.StatusOK, postTo(t, web, "/webhooks/mailgun", body).Code)
 	forged := strings.Replace(body, "ev-1", "ev-2", 1)
-	assert.Equal(t, http.StatusNotAcceptable, postTo(web, "/webhooks/mailgun", forged).Code)
+	assert.Equal(t, http.StatusNotAcceptable, postTo(t, web, "/webhooks/mailgun", forged).Code)
 	assert.Len(t, pub.msgs, 1)
 }
 
@@ -225,7 +226,7 @@ func TestTokenGuardForgetsWhatIsTooOldToBeAccepted(t *testing.T) {
 func TestBrokenTransferIsNotRefusedForGood(t *testing.T) {
 	t.Parallel()
 	pub := &published{}
-	r := httptest.NewRequest(http.MethodPost, "/webhooks/mailgun", iotest.ErrReader(errors.New("connection reset")))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/mailgun", iotest.ErrReader(errors.New("connection reset")))
 	w := httptest.NewRecorder()
 	testWeb(t, pub).ServeHTTP(w, r)
 	assert.NotContains(t, []int{http.StatusOK, http.StatusNotAcceptable}, w.Code, "Mailgun must send it again")
@@ -280,7 +281,7 @@ func TestIntegrationAnswers(t *testing.T) {
 				if path == "" {
 					path = "/integrations/acme"
 				}
-				w := postTo(testWeb(t, pub), path, tc.body, tc.header...)
+				w := postTo(t, testWeb(t, pub), path, tc.body, tc.header...)
 				require.Equal(t, tc.want, w.Code, w.Body)
 				assert.Contains(t, w.Body.String(), tc.text)
 				if tc.want != http.StatusAccepted {
@@ -307,7 +308,7 @@ func TestOtherMethodsAndPathsAreRefused(t *testing.T) {
 	web := testWeb(t, &published{})
 	for path, want := range map[string]int{"/webhooks/mailgun": 405, "/integrations/acme": 405, "/": 404, "/healthz": 200} {
 		w := httptest.NewRecorder()
-		web.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, &bytes.Buffer{}))
+		web.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, &bytes.Buffer{}))
 		assert.Equal(t, want, w.Code, path)
 	}
 }

@@ -160,7 +160,7 @@ func TestFakeAnalyticsNotesOnlyWhatItWouldKeep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			party := thirdparty.New(newFakeAnalytics(""), thirdparty.Faults{})
-			w := postTo(party, "/v1/track", tc.body, "Authorization", "Basic Og==")
+			w := postTo(t, party, "/v1/track", tc.body, "Authorization", "Basic Og==")
 			assert.Equal(t, tc.code, w.Code)
 			require.Len(t, party.Log(), 1)
 			note, kept := party.Log()[0].Note.(tracked)
