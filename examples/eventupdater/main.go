@@ -101,7 +101,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 	f.DurationVar(&s.outageAfter, "outage-after", time.Second, "when it goes down, from the first call")
 	f.DurationVar(&s.budget, "publish-budget", 4*time.Second, "how long a request may try to publish")
 	f.DurationVar(&s.limitPause, "limit-pause", time.Second, "how long a lead waits when the CRM says that it was called too often")
-	f.StringVar(&s.logLevel, "log", "", "log from this level on: debug, info, warn, error or off (default: off for the demonstration, otherwise info)")
+	f.StringVar(&s.logLevel, "log", "", "log from this level on: debug, info, warn, error or off (default: off for the demonstration, warn for fake and rejected, otherwise info)")
 	if err := f.Parse(args); err != nil {
 		return s, err
 	}
@@ -119,9 +119,13 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 		return complain("numbers and times can't be negative")
 	}
 	if s.logLevel == "" {
-		s.logLevel = "info"
-		if s.role == "all" && !s.serve || s.role == "fake" || s.role == "rejected" {
+		switch {
+		case s.role == "all" && !s.serve:
 			s.logLevel = "off"
+		case s.role == "fake", s.role == "rejected":
+			s.logLevel = "warn"
+		default:
+			s.logLevel = "info"
 		}
 	}
 	// The demonstration's own credentials are no secrets.
