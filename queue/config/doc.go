@@ -19,8 +19,8 @@
 // aren't touched:
 //
 //	bus, err := config.Open(ctx, "queues.yaml", config.Backends{"memory": memory.New(&memory.Options{Create: true})})
-//	bus.Handle("crm-leads", updateLead)
-//	err = bus.Publisher("crm-leads").Publish(ctx, &queue.Message{Body: lead})
+//	bus.Handle("crm-leads", queue.JSON(updateLead))
+//	err = queue.PublishJSON(ctx, bus.Publisher("crm-leads"), lead)
 //	err = bus.Run(ctx)
 //
 // # The file

@@ -21,12 +21,13 @@ func ExampleOpen() {
 		fmt.Println(err)
 		return
 	}
-	bus.Handle("crm-leads", func(_ context.Context, d *queue.Delivery) error {
-		fmt.Printf("lead %s from %s\n", d.Body, d.Source)
+	type lead struct{ Name string }
+	bus.Handle("crm-leads", queue.JSON(func(_ context.Context, l lead, d *queue.Delivery) error {
+		fmt.Printf("lead %s from %s\n", l.Name, d.Source)
 		cancel() // one is enough
 		return nil
-	})
-	if err := bus.Publisher("crm-leads").Publish(ctx, &queue.Message{Body: []byte("Ada")}); err != nil {
+	}))
+	if err := queue.PublishJSON(ctx, bus.Publisher("crm-leads"), lead{"Ada"}); err != nil {
 		fmt.Println(err)
 	}
 	if err := bus.Run(ctx); err != nil {

@@ -42,7 +42,7 @@ func Open(ctx context.Context, path string, backends Backends) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	f, err := Parse(path, data, os.LookupEnv)
+	f, err := Parse(path, data, os.LookupEnv) //nolint:forbidigo // what Open is for; Parse takes a function
 	if err != nil {
 		return nil, err
 	}

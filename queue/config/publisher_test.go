@@ -80,7 +80,11 @@ func (s *spy) Ensure(ctx context.Context, name string, spec *queue.QueueSpec) (*
 	}
 	s.specs[name] = *spec
 	s.mu.Unlock()
-	return s.Backend.(queue.Ensurer).Ensure(ctx, name, spec)
+	e, ok := queue.As[queue.Ensurer](s.Backend)
+	if !ok {
+		return nil, errors.New("spy: the backend can't create queues")
+	}
+	return e.Ensure(ctx, name, spec)
 }
 
 func (s *spy) calls() []opened {

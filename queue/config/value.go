@@ -19,7 +19,7 @@ func parseDuration(s string) (d time.Duration, reason string) {
 		if err != nil || n > uint64(math.MaxInt64/(24*time.Hour)) {
 			return 0, notDuration(s)
 		}
-		d = time.Duration(n) * 24 * time.Hour //nolint:gosec // bounded above
+		d = time.Duration(n) * 24 * time.Hour
 		if rest == "" {
 			return d, ""
 		}
