@@ -211,6 +211,7 @@ func (b *Broker) capabilities(q *core) queue.Capabilities {
 		Attempts:  p.attempts, ReleaseCounts: true,
 		BrokerMaxAttempts: q.spec.deadAfter,
 		SettleConfirmed:   !p.silentAck,
+		CancelSafe:        true,
 	}
 	if p.byReturns && q.spec.deadAfter == 0 {
 		c.Attempts = queue.AttemptsUnknown

@@ -99,6 +99,10 @@ func (c *Consumer) goLocked(l *lease) {
 	w := &worker{l: l}
 	c.workers[w] = struct{}{}
 	c.running++
+	if f := &c.fetch; f.handing && f.handed == nil {
+		f.handed = w
+		return
+	}
 	go c.work(w)
 }
 

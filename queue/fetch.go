@@ -30,8 +30,11 @@ type fetcher struct {
 	rate     float64       // handlers started a second, smoothed
 	started  uint64        // handlers, at the last measurement
 	measured time.Time
-	errors   int // in a row
-	empties  int // receives in a row that came back at once with nothing
+	handing  bool    // the next worker is for the goroutine that has received
+	handed   *worker // to it
+
+	errors  int // in a row
+	empties int // receives in a row that came back at once with nothing
 }
 
 const (
@@ -80,7 +83,7 @@ func (f *fetcher) pause() {
 		return
 	}
 	cancel := f.cancel
-	if f.c.opts.ReceiveGrace == 0 {
+	if f.c.opts.ReceiveGrace == 0 || f.c.caps.CancelSafe {
 		cancel(errReceiveCut)
 		return
 	}
@@ -169,31 +172,51 @@ func (f *fetcher) worthwhile(ahead int) int {
 	return ahead / 4
 }
 
+// loop receives until there's a handler to start, which it then runs itself: so
+// the handler starts without waiting for another goroutine. A new one goes on
+// receiving.
 func (f *fetcher) loop() {
 	c := f.c
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	defer func() {
+	w, more := f.loopLocked()
+	if more {
+		go f.loop()
+	} else {
 		f.running--
 		if f.running == 0 {
 			c.changed.Broadcast()
 		}
-	}()
+	}
+	c.mu.Unlock()
+	if w != nil {
+		c.work(w)
+	}
+}
+
+// loopLocked returns a worker to run, if any, and whether to go on receiving.
+func (f *fetcher) loopLocked() (w *worker, more bool) {
+	c := f.c
 	for c.phase == phaseRunning && c.fatal == nil {
 		n := f.wantLocked()
 		if n == 0 {
 			if f.running > 1 {
-				return
+				return nil, false
 			}
 			f.asleep++
 			f.wake.Wait()
 			f.asleep--
 			continue
 		}
-		if !f.receiveLocked(n) && f.running > 1 {
-			return
+		more = f.receiveLocked(n) || f.running == 1
+		if w = f.handed; w != nil {
+			f.handed = nil
+			return w, more
+		}
+		if !more {
+			return nil, false
 		}
 	}
+	return nil, false
 }
 
 // receiveLocked receives once, with the lock released meanwhile. It reports
@@ -212,12 +235,14 @@ func (f *fetcher) receiveLocked(n int) bool {
 	c.mu.Lock()
 	f.reserved -= n
 	cut := ctx.Err() != nil
-	if cut && len(ds) == 0 {
+	if cut && len(ds) == 0 && !c.caps.CancelSafe {
 		c.stats.CutReceives++
 	}
 	f.measureLocked(now)
 	if len(ds) > 0 {
+		f.handing = err == nil // after an error this goroutine has to wait
 		c.acceptLocked(ds, now)
+		f.handing = false
 	}
 	if err != nil && !cut {
 		return f.failedLocked(err, now)

@@ -30,7 +30,8 @@ type ConsumerOptions struct {
 
 	// ReceiveGrace is how long an open receive may go on after Run's context
 	// has ended. A receive that's cut off may leave messages hidden until their
-	// lease ends. Default 1 s; negative: cut off at once.
+	// lease ends; where it can't (Capabilities.CancelSafe) it's cut off at once.
+	// Default 1 s; negative: cut off at once.
 	ReceiveGrace time.Duration
 
 	// MaxExtension is how long a lease is kept for one handler, counted from

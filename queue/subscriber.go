@@ -146,6 +146,10 @@ type Capabilities struct {
 	// message to a dead-letter queue; 0: none.
 	BrokerMaxAttempts int
 
+	// CancelSafe says that a Receive whose context ends leaves no message hidden
+	// for a caller that has gone; so ReceiveGrace isn't needed.
+	CancelSafe bool
+
 	// SettleConfirmed says that a nil from Settle is the broker's word that the
 	// message won't come again; otherwise it's a hint.
 	SettleConfirmed bool
