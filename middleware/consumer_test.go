@@ -334,6 +334,44 @@ func TestRetryAndDeadLetterInAConsumer(t *testing.T) {
 	})
 }
 
+func TestDeadLettersOfAnOrderedQueueNeedNoOrder(t *testing.T) {
+	t.Parallel()
+	for _, like := range []memory.Like{memory.Portable, memory.SQSFIFO, memory.PubSub} {
+		t.Run(like.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := memory.New(&memory.Options{Create: true, Like: like})
+				q, err := b.Open(t.Context(), "orders", &queue.OpenOptions{Ordered: true})
+				require.NoError(t, err)
+				dlq := open(t, b, "orders-dlq")
+				var mu sync.Mutex
+				broken, got := true, []string(nil)
+				_, stop := runs(t, q, func(_ context.Context, d *queue.Delivery) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if broken && string(d.Body) == "2" {
+						return queue.Reject(errDown)
+					}
+					got = append(got, d.OrderingKey+string(d.Body))
+					return nil
+				}, 4, middleware.DeadLetter(dlq, middleware.DeadLetterOptions{}))
+				for _, body := range []string{"1", "2", "3"} {
+					require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte(body), OrderingKey: "k"}))
+				}
+				require.NoError(t, b.WaitIdle(t.Context(), "orders"))
+				mu.Lock()
+				broken = false
+				mu.Unlock()
+				require.Len(t, b.Messages("orders-dlq"), 1)
+				_, err = queue.Redrive(t.Context(), dlq, q, nil)
+				require.NoError(t, err)
+				require.NoError(t, b.WaitIdle(t.Context(), "orders"))
+				stop()
+				assert.Equal(t, []string{"k1", "k3", "k2"}, got)
+			})
+		})
+	}
+}
+
 func TestAnInvalidOptionMakesNewConsumerFail(t *testing.T) {
 	t.Parallel()
 	q := open(t, memory.New(&memory.Options{Create: true}), "orders")

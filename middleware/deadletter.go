@@ -61,8 +61,8 @@ const (
 //
 // NewConsumer refuses a policy that can't work on its queue: MaxFailures where
 // deliveries aren't counted, a MaxAge that the queue's retention doesn't reach,
-// the queue itself as its dead-letter queue, an unordered one for an ordered
-// queue.
+// the queue itself as its dead-letter queue. The dead-letter queue of an ordered
+// queue needn't be ordered: redrive restores the OrderingKey.
 func DeadLetter(to queue.Publisher, o DeadLetterOptions) queue.Middleware {
 	dl := &deadLetter{to: to, age: o.MaxAge}
 	dl.opts, dl.err = o.validate(to)
@@ -145,9 +145,6 @@ func (dl *deadLetter) check(info queue.ConsumerInfo) error {
 	}
 	if to.Source == caps.Source && caps.Source != (queue.Endpoint{}) {
 		return invalid("DeadLetter", fmt.Sprintf("%s can't be its own dead-letter queue", info.Name))
-	}
-	if caps.Ordering && !to.Ordering {
-		return invalid("DeadLetter", fmt.Sprintf("%s keeps an order and %s doesn't, so it refuses messages with an OrderingKey; open it with Ordered", info.Name, o.Name))
 	}
 	return nil
 }
