@@ -108,7 +108,7 @@ type Item[P any] struct {
 	// that doing it again can be told from an expired lease, which adds two.
 	gen      uint32
 	receives uint32
-	returns  uint32 // by release and by expiry
+	returns  uint16 // by release and by expiry; stays at its maximum
 	state    State
 	inRing   bool
 }

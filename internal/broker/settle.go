@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Kind is what to do with a lease.
 type Kind uint8
@@ -92,9 +95,11 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 
 // comeBack returns an item whose lease has ended.
 func (q *Queue[P]) comeBack(it *Item[P], delay time.Duration, now Instant) {
-	it.returns++
+	if it.returns < math.MaxUint16 {
+		it.returns++
+	}
 	it.at = now.Add(delay)
-	if q.deadAfter > 0 && !q.cfg.LateDeadLetter && it.returns >= q.deadAfter {
+	if q.deadAfter > 0 && !q.cfg.LateDeadLetter && uint32(it.returns) >= q.deadAfter {
 		q.drop(it, now)
 		q.bury(it)
 		return
