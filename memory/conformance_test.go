@@ -54,6 +54,23 @@ func TestConformanceOnRealTime(t *testing.T) {
 	queuetest.Run(t, h)
 }
 
+var soak = flag.Duration("soak", 0, "how long to run storms on each personality; the suite itself runs one")
+
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("only with -soak: the conformance suite runs a short storm")
+	}
+	for _, h := range []queuetest.Harness{
+		harness("memory", memory.Portable), harness("memory-sqs-standard", memory.SQSStandard),
+		harness("memory-sqs-fifo", memory.SQSFIFO), harness("memory-pubsub", memory.PubSub),
+	} {
+		t.Run(h.Name, func(t *testing.T) {
+			h.Ordered = h.Name == "memory-sqs-fifo"
+			queuetest.Soak(t, h, *soak)
+		})
+	}
+}
+
 func FuzzRoundTrip(f *testing.F) {
 	queuetest.FuzzRoundTrip(f, harness("memory", memory.Portable))
 }

@@ -39,7 +39,9 @@ func themes() []theme {
 		{"DeadLetter", deadLetterRules()},
 		{"Redrive", redriveRules()},
 		{"Drain", drainRules()},
+		{"Batch", batchRules()},
 		{"Faults", faultRules()},
+		{"Soak", soakRules()},
 		{"Admin", adminRules()},
 	}
 }

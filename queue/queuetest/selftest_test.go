@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -249,6 +250,11 @@ func flaws() map[string]flaw {
 			options: memory.Options{Duplicate: 0.5, Seed: 1},
 			fails:   []string{"Concurrency/TwoConsumersShareAQueue"},
 		},
+		"one release in twenty loses the message": {
+			wrap:  losesSome,
+			fails: []string{"Soak/NothingIsLostInAStorm"},
+			says:  "lost, neither handled nor dead-lettered",
+		},
 		"it skips": {
 			harness: func(h *queuetest.Harness) {
 				new := h.New
@@ -296,6 +302,15 @@ func dropsRepeatedIDs(q queue.Queue) queue.Queue {
 		}
 		seen[m.ID] = true
 		return &m
+	})})(q)
+}
+
+func losesSome(q queue.Queue) queue.Queue {
+	var n atomic.Int32
+	return with(flawed{settle: settling(func(s *queue.Settlement) {
+		if s.Kind == queue.Release && n.Add(1)%20 == 0 {
+			s.Kind = queue.Ack
+		}
 	})})(q)
 }
 

@@ -36,7 +36,29 @@ var lacking = map[string]map[feature]string{
 	"memory-pubsub": {
 		featureDedup: "Pub/Sub doesn't deduplicate",
 	},
+	"sqs-standard": {
+		featureOrdering:    "SQS standard queues keep no order",
+		featureDedup:       "SQS standard queues don't deduplicate",
+		featureInspect:     early,
+		featurePurge:       early,
+		featureBrokerLimit: early,
+	},
+	"sqs-fifo": {
+		featureDelay:       "SQS FIFO can't delay one message",
+		featureInspect:     early,
+		featurePurge:       early,
+		featureBrokerLimit: early,
+	},
+	"pubsub": {
+		featureDedup:       "Pub/Sub doesn't deduplicate",
+		featureInspect:     early,
+		featurePurge:       early,
+		featureBrokerLimit: early,
+	},
 }
+
+// early is the reason of a backend that's still being built.
+const early = "the backend is early: it has the core only"
 
 // realServers stands in the table of skips for every backend that doesn't run on
 // virtual time.
