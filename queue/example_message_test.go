@@ -34,7 +34,7 @@ func consume(q queue.Queue, n int, h queue.Handler) {
 	c, err := queue.NewConsumer(q, func(ctx context.Context, d *queue.Delivery) error {
 		defer func() { left <- struct{}{} }()
 		return h(ctx, d)
-	}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
+	}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler), ReceiveGrace: -1})
 	if err != nil {
 		panic(err)
 	}
