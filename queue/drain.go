@@ -38,10 +38,9 @@ func (c *Consumer) drain() error {
 	c.fetch.cancel = nil
 
 	c.settle.flushLocked()
-	settled := func() bool { return c.settle.flights+c.settle.retries == 0 && len(c.settle.pending) == 0 }
-	if !c.waitLocked(flushTimeout, settled) {
+	if !c.waitLocked(flushTimeout, c.settle.doneLocked) {
 		c.settle.cancel()
-		c.waitLocked(flushTimeout, settled)
+		c.waitLocked(flushTimeout, c.settle.doneLocked)
 	}
 	c.settle.cancel()
 	for _, t := range []*lazyTimer{&c.leaseTimer, &c.holdTimer, &c.sweepTimer, &c.settle.timer} {

@@ -211,6 +211,7 @@ func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, now ti
 	if l.parked != nil { // the handler has returned meanwhile
 		s := *l.parked
 		l.parked = nil
+		c.settle.parked--
 		c.settle.addLocked(l, s, now)
 		return false
 	}

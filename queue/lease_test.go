@@ -152,3 +152,24 @@ func (s *slowExtend) Extend(ctx context.Context, d time.Duration, ds ...*Deliver
 	<-s.gate
 	return s.fakeBroker.Extend(ctx, d, ds...)
 }
+
+func TestADrainWaitsForASettlementThatWaitsForAnExtension(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(10 * time.Second)
+		gate := make(chan struct{})
+		f.put(msgs(1)...)
+		c, err := NewConsumer(&slowExtend{f, gate}, func(context.Context, *Delivery) error {
+			time.Sleep(6 * time.Second) // the extension begins at 5 s
+			return nil
+		}, &ConsumerOptions{Logger: quiet})
+		require.NoError(t, err)
+		r := run(c)
+		pass(7 * time.Second)
+		r.cancel()
+		pass(2 * time.Second)
+		assert.Empty(t, f.settlements())
+		close(gate)
+		require.NoError(t, <-r.done)
+		assert.Equal(t, 1, f.kinds()[Ack])
+	})
+}

@@ -19,6 +19,7 @@ type settler struct {
 	ctx     context.Context // ends when a drain gives up on the broker
 	cancel  context.CancelFunc
 	batch   int
+	parked  int  // settlements that wait for the end of an extension
 	corked  bool // more is coming at once: wait for it
 
 	// What a call has done with, for the next pending.
@@ -60,6 +61,7 @@ func (c *Consumer) finalLocked(l *lease, s Settlement, now time.Time) {
 	if l.extending {
 		parked := s // a variable of its own: it's this one that goes to the heap
 		l.parked = &parked
+		c.settle.parked++
 		return
 	}
 	c.settle.addLocked(l, s, now)
@@ -184,6 +186,11 @@ func (s *settler) flight(batch []Settlement, leases []*lease) {
 			break
 		}
 	}
+}
+
+// doneLocked reports whether nothing is left to settle.
+func (s *settler) doneLocked() bool {
+	return s.flights == 0 && s.retries == 0 && s.parked == 0 && len(s.pending) == 0
 }
 
 // call settles once and returns what failed and can still be tried.
