@@ -144,7 +144,7 @@ func (f *fetcher) wantLocked() int {
 		if r.N < 0 {
 			continue
 		}
-		if room := r.N - have; room < n {
+		if room := r.N - have - len(c.gated); room < n {
 			n = room
 			if n <= 0 {
 				f.gateShut = true
