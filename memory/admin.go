@@ -50,7 +50,10 @@ func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
 		AsOf: time.Now(), Approximate: h.core.broker.like.approximate, Source: System,
 	}
 	if !h.core.broker.like.noAge {
-		age := time.Duration(now - c.Oldest)
+		var age time.Duration // none when there's no message
+		if !c.Oldest.IsZero() {
+			age = max(s.AsOf.Sub(c.Oldest), 0)
+		}
 		s.OldestAge = &age
 	}
 	return s, nil
@@ -67,7 +70,7 @@ func (h *handle) Peek(ctx context.Context, max int) ([]*queue.Delivery, error) {
 	if max <= 0 {
 		return nil, h.fail("peek into", &queue.InvalidError{Field: "max", Reason: "must be at least 1"})
 	}
-	return h.core.copies(h.core.q.Snapshot(now, max, true), h.caps.Attempts), nil
+	return h.core.copies(now, h.core.q.Snapshot(now, max, true), h.caps.Attempts), nil
 }
 
 // Purge removes every message, also those that are being handled. Like SQS it
@@ -95,25 +98,28 @@ func (h *handle) Purge(ctx context.Context) error {
 }
 
 // copies makes deliveries that can't be settled.
-func (c *core) copies(ss []broker.Snapshot[payload], attempts queue.AttemptCount) []*queue.Delivery {
-	clock, like := c.broker.group.Clock, c.broker.like
+func (c *core) copies(now instant, ss []broker.Snapshot[payload], attempts queue.AttemptCount) []*queue.Delivery {
+	like, wall := c.broker.like, time.Now().Round(0)
 	out := make([]*queue.Delivery, len(ss))
 	for i := range ss {
 		s := &ss[i]
-		d := &delivery{}
-		s.Item.Payload.load(&d.Delivery, &c.wire)
+		d := &queue.Delivery{}
+		s.Item.Payload.load(d, &c.wire)
 		if s.Key != "" {
 			d.OrderingKey = s.Key
 		}
 		d.Source = c.source
-		d.FillFromBroker(c.ids.of(s.Seq), clock.Wall(s.Enqueued))
+		d.FillFromBroker(c.ids.of(s.Seq), s.Enqueued)
 		d.Attempt = like.attempt(attempts, s.Receives, s.Returns)
-		if s.State == broker.Leased {
-			d.Deadline = clock.Time(s.At)
+		info := &Info{State: s.State.String(), Receives: s.Receives, Options: s.Item.Payload.options()}
+		switch s.State {
+		case broker.Leased:
+			d.Deadline = c.broker.group.Clock.Time(s.At)
+		case broker.Delayed:
+			info.Until = wall.Add(time.Duration(s.At - now))
 		}
-		d.receipt = receipt{core: c, item: s.Item, receives: int32(s.Receives), at: s.At, state: s.State}
-		d.Native = &d.receipt
-		out[i] = &d.Delivery
+		d.Native = info
+		out[i] = d
 	}
 	return out
 }
@@ -133,7 +139,7 @@ func (b *Broker) Messages(name string) []*queue.Delivery {
 	b.mu.Lock()
 	attempts := b.capabilities(c).Attempts
 	b.mu.Unlock()
-	return c.copies(c.q.Snapshot(now, 0, false), attempts)
+	return c.copies(now, c.q.Snapshot(now, 0, false), attempts)
 }
 
 // LoseLeases ends all leases of a queue as if their time was up, and returns

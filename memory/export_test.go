@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"time"
 
 	"github.com/anyqueue/anyqueue/internal/broker"
 	"github.com/anyqueue/anyqueue/queue"
@@ -21,6 +22,6 @@ func PublishRaw(_ context.Context, q queue.Queue, body []byte, attributes map[st
 	it := &broker.Item[payload]{}
 	it.Payload.encoded = true
 	size := it.Payload.keep(body, attributes)
-	h.core.q.Send(now, false, []entry{{Item: it, Size: size}})
+	h.core.q.Send(now, false, []entry{{Item: it, Size: size, At: time.Now()}})
 	return nil
 }

@@ -2,8 +2,8 @@ package memory
 
 import (
 	"sync/atomic"
+	"time"
 
-	"github.com/anyqueue/anyqueue/internal/broker"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -25,7 +25,7 @@ type attribute struct{ name, value string }
 // extra is what few messages have.
 type extra struct {
 	attrs   []attribute
-	due     broker.Instant // of a message that the broker itself delays; 0: at once
+	due     time.Time // of a message that the broker itself delays
 	types   map[string]string
 	options []queue.MessageOption
 }
@@ -35,6 +35,14 @@ func (p *payload) extra() *extra {
 		p.more = &extra{}
 	}
 	return p.more
+}
+
+// options are the provider-specific ones that the message was published with.
+func (p *payload) options() []queue.MessageOption {
+	if p.more == nil {
+		return nil
+	}
+	return p.more.options
 }
 
 // store copies a message that Prepare has accepted.

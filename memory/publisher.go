@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"time"
 
 	"github.com/anyqueue/anyqueue/internal/broker"
 	"github.com/anyqueue/anyqueue/queue"
@@ -26,7 +27,7 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 	if err := ctx.Err(); err != nil {
 		return h.fail("publish to", err)
 	}
-	now, err := h.core.broker.group.Clock.Now()
+	wall, now, err := h.core.broker.group.Clock.Read()
 	if err != nil {
 		return h.fail("publish to", err)
 	}
@@ -38,7 +39,7 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 	for _, m := range msgs {
 		es = append(es, entry{})
 		e := &es[len(es)-1]
-		e.Err = h.prepare(m, now, e)
+		e.Err = h.prepare(m, wall, e)
 	}
 	h.core.q.Send(now, h.core.broker.like.allOrNothing, es)
 	failed := false
@@ -56,8 +57,8 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 }
 
 // prepare checks a message and copies it.
-func (h *handle) prepare(m *queue.Message, now broker.Instant, e *entry) error {
-	p, err := h.prep.Prepare(m, h.core.broker.group.Clock.Time(now))
+func (h *handle) prepare(m *queue.Message, now time.Time, e *entry) error {
+	p, err := h.prep.Prepare(m, now)
 	if err != nil {
 		return err
 	}
@@ -67,9 +68,9 @@ func (h *handle) prepare(m *queue.Message, now broker.Instant, e *entry) error {
 		return err
 	}
 	if p.Delay > 0 {
-		it.Payload.extra().due = now.Add(p.Delay)
+		it.Payload.extra().due = now.Round(0).Add(p.Delay)
 	}
-	e.Item, e.Key, e.Dedup, e.Delay = it, m.OrderingKey, m.DedupID, p.Delay
+	e.Item, e.Key, e.Dedup, e.Delay, e.At = it, p.Message.OrderingKey, p.Message.DedupID, p.Delay, now
 	return nil
 }
 

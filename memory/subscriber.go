@@ -24,10 +24,8 @@ type delivery struct {
 type receipt struct {
 	core     *core
 	item     *broker.Item[payload]
-	gen      uint32 // 0: a copy, which can't be settled
+	gen      uint32
 	receives int32
-	at       instant // when it's due, if it's delayed
-	state    broker.State
 }
 
 // Original returns what was published, whatever the handler has done to its
@@ -99,23 +97,22 @@ func (h *handle) deliveries(ls []lease) []*queue.Delivery {
 }
 
 func (h *handle) fill(d *delivery, l *lease) {
-	clock := h.core.broker.group.Clock
 	p := &l.Item.Payload
 	p.load(&d.Delivery, &h.core.wire)
 	if l.Key != "" {
 		d.OrderingKey = l.Key
 	}
 	d.Source = h.core.source
-	d.FillFromBroker(h.core.ids.of(l.Seq), clock.Wall(l.Enqueued))
+	d.FillFromBroker(h.core.ids.of(l.Seq), l.Enqueued)
 	d.Attempt = h.core.broker.like.attempt(h.caps.Attempts, l.Receives, l.Returns)
-	d.Deadline = clock.Time(l.Until)
-	if p.more != nil && p.more.due > 0 {
-		d.FillDue(clock.Wall(p.more.due))
+	d.Deadline = h.core.broker.group.Clock.Time(l.Until)
+	if p.more != nil && !p.more.due.IsZero() {
+		d.FillDue(p.more.due)
 	}
 	// Field by field: copying a whole struct with pointers is dear while the
 	// garbage collector marks.
 	r := &d.receipt
-	r.core, r.item, r.gen, r.receives, r.state = h.core, l.Item, l.Gen, int32(l.Receives), broker.Leased
+	r.core, r.item, r.gen, r.receives = h.core, l.Item, l.Gen, int32(l.Receives)
 	d.Native = r
 }
 
@@ -145,24 +142,19 @@ type Info struct {
 // InfoOf returns what the broker knows of a delivery that came from a queue in
 // memory, at the time when it was received or looked at.
 func InfoOf(d *queue.Delivery) (Info, bool) {
-	r, ok := d.Native.(*receipt)
-	if !ok {
-		return Info{}, false
+	switch n := d.Native.(type) {
+	case *receipt:
+		return Info{State: broker.Leased.String(), Receives: int(n.receives), Options: n.item.Payload.options()}, true
+	case *Info:
+		return *n, true
 	}
-	info := Info{State: r.state.String(), Receives: int(r.receives)}
-	if r.state == broker.Delayed {
-		info.Until = r.core.broker.group.Clock.Wall(r.at)
-	}
-	if more := r.item.Payload.more; more != nil {
-		info.Options = more.options
-	}
-	return info, true
+	return Info{}, false
 }
 
 // receiptOf returns what settles d.
 func (h *handle) receiptOf(d *queue.Delivery) (*receipt, error) {
 	if d != nil {
-		if r, ok := d.Native.(*receipt); ok && r.core == h.core && r.gen > 0 {
+		if r, ok := d.Native.(*receipt); ok && r.core == h.core {
 			return r, nil
 		}
 	}
@@ -182,7 +174,7 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 }
 
 func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
-	now, err := h.core.broker.group.Clock.Now()
+	wall, now, err := h.core.broker.group.Clock.Read()
 	if err != nil {
 		return h.fail("settle on", err)
 	}
@@ -197,14 +189,14 @@ func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
 	for i := range s {
 		ops = append(ops, op{})
 		o := &ops[i]
-		o.Err = h.settlement(&s[i], now, o)
+		o.Err = h.settlement(&s[i], wall, o)
 	}
 	h.core.q.Settle(now, h.core.broker.like.silentAck, ops)
 	return h.outcome("settle on", ops)
 }
 
 // settlement translates one settlement.
-func (h *handle) settlement(s *queue.Settlement, now broker.Instant, o *op) error {
+func (h *handle) settlement(s *queue.Settlement, now time.Time, o *op) error {
 	r, err := h.receiptOf(s.Delivery)
 	if err != nil {
 		return err

@@ -1,11 +1,15 @@
 package broker
 
-import "slices"
+import (
+	"math"
+	"slices"
+	"time"
+)
 
 // Counts are the numbers of a queue at a time.
 type Counts struct {
 	Ready, Leased, Delayed int
-	Oldest                 Instant // when the oldest message was sent; only if there is one
+	Oldest                 time.Time // when the oldest message was sent, on the wall; zero if there's none
 }
 
 // Counts counts the messages. It walks all of them.
@@ -13,8 +17,12 @@ func (q *Queue[P]) Counts(now Instant) Counts {
 	q.lock(now)
 	defer q.finish(now)
 	q.sweep(now)
-	c := Counts{Leased: q.leased, Delayed: q.delayed, Ready: q.total - q.leased - q.delayed, Oldest: now}
-	q.walk(func(it *Item[P]) { c.Oldest = min(c.Oldest, it.enqueued) })
+	c := Counts{Leased: q.leased, Delayed: q.delayed, Ready: q.total - q.leased - q.delayed}
+	oldest := int64(math.MaxInt64)
+	q.walk(func(it *Item[P]) { oldest = min(oldest, it.enqueued) })
+	if q.total > 0 {
+		c.Oldest = time.Unix(0, oldest)
+	}
 	return c
 }
 
@@ -24,7 +32,8 @@ type Snapshot[P any] struct {
 	Key               string
 	Seq               uint64
 	State             State
-	Enqueued, At      Instant // At: the end of the lease, or when it's due
+	Enqueued          time.Time // on the wall
+	At                Instant   // the end of the lease, or when it's due
 	Receives, Returns int
 }
 
@@ -53,7 +62,7 @@ func (q *Queue[P]) Snapshot(now Instant, limit int, ready bool) []Snapshot[P] {
 	out := make([]Snapshot[P], 0, len(items))
 	for _, it := range items {
 		s := Snapshot[P]{
-			Item: it, Seq: it.seq, State: it.state, Enqueued: it.enqueued, At: it.at,
+			Item: it, Seq: it.seq, State: it.state, Enqueued: time.Unix(0, it.enqueued), At: it.at,
 			Receives: int(it.receives), Returns: int(it.returns),
 		}
 		if it.key != nil {

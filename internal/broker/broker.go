@@ -97,7 +97,7 @@ type Item[P any] struct {
 	Payload P
 
 	seq      uint64
-	enqueued Instant
+	enqueued int64   // when it was sent, on the wall: Unix time in nanoseconds
 	at       Instant // the end of the lease, or when it's due
 	leasedAt Instant
 	key      *key[P]

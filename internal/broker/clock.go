@@ -25,29 +25,25 @@ func (i Instant) Add(d time.Duration) Instant {
 	return never
 }
 
-// Clock tells the time to all queues of a broker.
+// Clock tells the time to all queues of a broker. It's a monotonic one, so that
+// leases and delays don't mind when somebody sets the clock on the wall.
 type Clock struct {
-	base, wall time.Time // wall: without monotonic reading
-	mono       bool
+	base time.Time
+	mono bool
 }
 
 // NewClock returns a clock that belongs to the synctest bubble it's made in, or
 // to none.
 func NewClock() *Clock {
 	now := time.Now()
-	return &Clock{base: now, wall: now.Round(0), mono: monotonic(now)}
+	return &Clock{base: now, mono: monotonic(now)}
 }
 
 // Now returns the time, or ErrBubble.
 func (c *Clock) Now() (Instant, error) {
 	if !c.mono {
-		// Inside a bubble times have no monotonic reading. A time with one
-		// comes from outside.
-		now := time.Now()
-		if d := now.Sub(c.base); d >= 0 && !monotonic(now) {
-			return Instant(d), nil
-		}
-		return 0, ErrBubble
+		_, now, err := c.Read()
+		return now, err
 	}
 	// Real elapsed time is never negative. It is by decades when base is real
 	// and now comes from a bubble, whose clock starts in the year 2000.
@@ -58,13 +54,18 @@ func (c *Clock) Now() (Instant, error) {
 	return Instant(d), nil
 }
 
+// Read is Now, together with the same time on the wall.
+func (c *Clock) Read() (time.Time, Instant, error) {
+	now := time.Now()
+	d := now.Sub(c.base)
+	// Inside a bubble times have no monotonic reading.
+	if d < 0 || monotonic(now) != c.mono {
+		return now, 0, ErrBubble
+	}
+	return now, Instant(d), nil
+}
+
 // Time converts an Instant to a time to measure with.
 func (c *Clock) Time(i Instant) time.Time { return c.base.Add(time.Duration(i)) }
-
-// Wall converts an Instant to a time to show and to keep.
-func (c *Clock) Wall(i Instant) time.Time { return c.wall.Add(time.Duration(i)) }
-
-// Instant converts a time to this clock; times before it was made are negative.
-func (c *Clock) Instant(t time.Time) Instant { return Instant(t.Sub(c.base)) }
 
 func monotonic(t time.Time) bool { return t != t.Round(0) }

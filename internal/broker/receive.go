@@ -19,7 +19,7 @@ type Lease[P any] struct {
 	Gen      uint32 // with Item: what to settle
 	Key      string
 	Seq      uint64
-	Enqueued Instant
+	Enqueued time.Time // on the wall
 	Until    Instant
 	Receives int // with this one
 	Returns  int // before this one
@@ -179,7 +179,7 @@ func (q *Queue[P]) lease(it *Item[P], d time.Duration, now Instant) Lease[P] {
 	}
 	q.leaseUntil(it, now.Add(d))
 	l := Lease[P]{
-		Item: it, Gen: it.gen, Seq: it.seq, Enqueued: it.enqueued, Until: it.at,
+		Item: it, Gen: it.gen, Seq: it.seq, Enqueued: time.Unix(0, it.enqueued), Until: it.at,
 		Receives: int(it.receives), Returns: int(it.returns),
 	}
 	if it.key != nil {
@@ -234,7 +234,7 @@ func (q *Queue[P]) duplicate(it *Item[P], now Instant) {
 
 // expired reports whether the queue no longer keeps an item.
 func (q *Queue[P]) expired(it *Item[P], now Instant) bool {
-	return q.retention > 0 && it.enqueued.Add(q.retention) <= now
+	return q.retention > 0 && q.group.Clock.Time(now).UnixNano()-it.enqueued >= int64(q.retention)
 }
 
 // expireReady drops what the queue no longer keeps from the head of a queue that nobody
@@ -260,14 +260,14 @@ func (q *Queue[P]) bury(it *Item[P]) {
 func (q *Queue[P]) move(dead []*Item[P], to *Queue[P], now Instant) {
 	to.lock(now)
 	for _, it := range dead {
-		e := Entry[P]{Item: &Item[P]{Payload: it.Payload, receives: it.receives}, Size: int(it.size)}
+		e := Entry[P]{Item: &Item[P]{Payload: it.Payload, receives: it.receives}, Size: int(it.size), At: time.Now()}
+		if q.cfg.KeepAge {
+			e.At = time.Unix(0, it.enqueued)
+		}
 		if it.key != nil {
 			e.Key = it.key.name
 		}
 		to.add(&e, now)
-		if q.cfg.KeepAge {
-			e.Item.enqueued = it.enqueued
-		}
 	}
 	to.finish(now)
 	q.mu.Lock()

@@ -14,6 +14,7 @@ type Entry[P any] struct {
 	Dedup string // dropped silently when it was sent before within the window
 	Delay time.Duration
 	Size  int
+	At    time.Time // the time on the wall, for Lease.Enqueued
 
 	// Err is ErrFull after Send. An entry that has an error before isn't sent.
 	Err error
@@ -67,7 +68,7 @@ func (q *Queue[P]) add(e *Entry[P], now Instant) {
 	it := e.Item
 	q.seq++
 	it.seq = q.seq
-	it.enqueued = now
+	it.enqueued = e.At.UnixNano()
 	it.at = now
 	if e.Delay > 0 {
 		it.at = now.Add(e.Delay)
