@@ -23,7 +23,6 @@ func batchRules() []rule {
 
 // batches records the batches that a function was given.
 type batches struct {
-	e     *env
 	mu    sync.Mutex
 	sizes []int
 	keys  [][]string
@@ -46,7 +45,7 @@ func (r *recorder) record(h queue.Handler) queue.Handler {
 
 func batchGathers(e *env) {
 	q := e.open()
-	b := &batches{e: e}
+	b := &batches{}
 	r := e.recorder()
 	e.publishCount(q, "m", 20)
 	begun := time.Now()
@@ -157,7 +156,7 @@ func batchKeys(e *env) {
 	if !ok {
 		return
 	}
-	b := &batches{e: e}
+	b := &batches{}
 	r := e.recorder()
 	c := e.consume(q, r.record(queue.Batch(6, e.unit, func(_ context.Context, ds []*queue.Delivery) []error {
 		b.note(ds)

@@ -53,7 +53,8 @@ func (g *deadLetters) Wrap(next queue.Handler) queue.Handler {
 			return err
 		}
 		if perr := g.to.Publish(ctx, queue.NewDeadLetter(d, err, reason, now)); perr != nil {
-			return fmt.Errorf("no copy in %s: %w (the work: %v)", g.name, perr, err)
+			// Only the text of err: its outcome mustn't decide now.
+			return fmt.Errorf("no copy in %s: %w (the work: %s)", g.name, perr, err.Error())
 		}
 		return queue.WithDeadLettered(g.name, err)
 	}

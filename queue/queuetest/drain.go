@@ -23,6 +23,7 @@ func drainRules() []rule {
 		{"WhatWasAbandonedIsNotSettled", "no second delivery beside a running handler by our own doing; when its lease ends it comes back", false, abandonedNotSettled},
 		{"WhatAnOpenReceiveStillBringsIsGivenBack", "the broker has handed it over: nobody else could have it until its lease ends", false, lateReceiveGivenBack},
 		{"SettlementsAreFlushed", "what was handled is acknowledged before Run returns", true, drainFlushes},
+		{"AnAckBehindAnExtensionIsFlushed", "a handler may return just as its lease is being renewed; its ack must not get lost by that", false, drainFlushesBehindExtension},
 		{"ADrainWaitsForFailingSettlements", "a broker that's back in a moment mustn't cost repeats", false, drainRetriesSettlements},
 		{"ABrokerThatIsGoneDoesNotHoldUpADrain", "every wait ends, also for settlements", false, drainWithoutBroker},
 		{"AnIdleDrainIsQuick", "nothing to wait for, nothing waited", false, idleDrain},
@@ -278,6 +279,35 @@ func drainFlushes(e *env) {
 		e.Errorf("%d settlements were made before Run returned, want %d", len(s), n)
 	}
 	e.expectGone(q)
+}
+
+func drainFlushesBehindExtension(e *env) {
+	q := e.open()
+	f := newFaultQueue(q)
+	begun := make(chan struct{})
+	var once sync.Once
+	f.extend = func(ctx context.Context, d time.Duration, ds []*queue.Delivery, next extendFunc) ([]time.Time, error) {
+		once.Do(func() { close(begun) })
+		_ = linger(ctx, e.lease/10)
+		return next(ctx, d, ds...)
+	}
+	r := e.recorder()
+	c := e.consume(f, r.handle(func(ctx context.Context, _ *queue.Delivery, _ int) error {
+		select {
+		case <-begun:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}))
+	e.publish(q, text("m"))
+	r.awaitStarts("m", 1)
+	c.stop() // begins before the lease is renewed, and ends after
+	if s := f.settlements("m"); len(s) != 1 || s[0].kind != queue.Ack || s[0].err != nil {
+		e.Errorf("when Run had returned the settlements were %+v, want one ack", s)
+	}
+	e.expectGone(q)
+	r.expect("m", 1)
 }
 
 func drainRetriesSettlements(e *env) {

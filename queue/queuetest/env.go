@@ -318,8 +318,8 @@ func (e *env) eventually(limit time.Duration, ok func() bool) bool {
 func (e *env) quiet(d time.Duration) { time.Sleep(d) }
 
 // longer picks the length for virtual time, or the one for a real server.
-func (e *env) longer(virtual, real time.Duration) time.Duration {
-	return pick(e.h.Virtual, virtual, real)
+func (e *env) longer(virtual, server time.Duration) time.Duration {
+	return pick(e.h.Virtual, virtual, server)
 }
 
 // ---- things to wait for

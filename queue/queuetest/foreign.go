@@ -261,11 +261,9 @@ func closedSaysSo(e *env) {
 func missingQueue(e *env) {
 	for _, mode := range []queue.OpenMode{queue.ForBoth, queue.ForPublish, queue.ForConsume} {
 		name := uniqueName()
-		q, err := e.in.Backend.Open(e.ctx, name, &queue.OpenOptions{Mode: mode, Ordered: e.h.Ordered, Logger: e.log.logger()})
+		_, err := e.openNamed(opening{name, queue.OpenOptions{Mode: mode, Ordered: e.h.Ordered, Logger: e.log.logger()}})
 		e.wantErr(err, queue.ErrQueueNotFound, "opening a queue that doesn't exist")
-		if err == nil {
-			q.Close(e.ctx)
-		} else if !strings.Contains(err.Error(), name) {
+		if err != nil && !strings.Contains(err.Error(), name) {
 			e.Errorf("the error doesn't name the queue: %v", err)
 		}
 	}
@@ -273,10 +271,7 @@ func missingQueue(e *env) {
 
 func nameIsChecked(e *env) {
 	for _, name := range []string{"", "ab", "1abc", "has space", "ends.fifo", "googly", strings.Repeat("x", 76)} {
-		q, err := e.in.Backend.Open(e.ctx, name, &queue.OpenOptions{Ordered: e.h.Ordered, Logger: e.log.logger()})
+		_, err := e.openNamed(opening{name, queue.OpenOptions{Ordered: e.h.Ordered, Logger: e.log.logger()}})
 		e.wantErr(err, queue.ErrInvalid, fmt.Sprintf("opening %q", name))
-		if err == nil {
-			q.Close(e.ctx)
-		}
 	}
 }

@@ -2,6 +2,7 @@ package queuetest
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -15,6 +16,7 @@ func pauseRules() []rule {
 		{"OthersGetWhatAPausedConsumerHeld", "messages mustn't be hidden for as long as a pause lasts", false, pausedGivesBack},
 		{"APauseBeforeRunHolds", "a desired state must hold from the start", false, pausedBeforeRun},
 		{"PauseAndResumeMayBeRepeated", "two people press the button", false, pausedTwice},
+		{"AResumeAtAnyMomentReceivesAgain", "a resume may come just as the pause cuts off the open receive", false, resumeAtAnyMoment},
 		{"APausedConsumerDrains", "a deployment mustn't hang on a pause", false, pausedDrains},
 	}
 }
@@ -125,6 +127,32 @@ func pausedTwice(e *env) {
 	r.awaitAll("n", 5)
 	c.stop()
 	e.expectGone(q)
+}
+
+// resumeAtAnyMoment resumes around the time at which an open receive loses its
+// grace.
+func resumeAtAnyMoment(e *env) {
+	q := e.open()
+	r := e.recorder()
+	const grace = 100 * time.Millisecond
+	c := e.consume(q, r.ok(), func(o *queue.ConsumerOptions) { o.ReceiveGrace = grace })
+	const rounds = 30
+	for i := range rounds {
+		c.Pause()
+		e.quiet(grace + time.Duration(i%3-1)*time.Millisecond)
+		c.Resume()
+		begun := time.Now()
+		e.publish(q, text(fmt.Sprint("m", i)))
+		r.awaitStarts(fmt.Sprint("m", i), 1)
+		// A receive that was cut off may have hidden it for a lease.
+		e.between("a message after Resume", time.Since(begun), 0, e.longer(0, e.lease))
+	}
+	calls := c.Stats().ReceiveCalls
+	e.quiet(2 * e.unit)
+	if n := c.Stats().ReceiveCalls - calls; n > 200 {
+		e.Errorf("%d receives in %v without a message", n, 2*e.unit)
+	}
+	c.stop()
 }
 
 func pausedDrains(e *env) {

@@ -257,10 +257,10 @@ func flaws() map[string]flaw {
 		},
 		"it skips": {
 			harness: func(h *queuetest.Harness) {
-				new := h.New
+				inner := h.New
 				h.New = func(t testing.TB) queuetest.Instance {
 					t.Skip("no server")
-					return new(t)
+					return inner(t)
 				}
 			},
 			fails: []string{"Outcomes/NilIsAcknowledged"},
@@ -268,9 +268,9 @@ func flaws() map[string]flaw {
 		},
 		"the harness cannot publish as a foreign program": {
 			harness: func(h *queuetest.Harness) {
-				new := h.New
+				inner := h.New
 				h.New = func(t testing.TB) queuetest.Instance {
-					in := new(t)
+					in := inner(t)
 					in.PublishRaw = nil
 					return in
 				}
@@ -434,11 +434,10 @@ func runOn(t *testing.T, flaw string, tests []string) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run="+run, "-test.v", "-test.timeout=100s") //nolint:gosec // it's this test
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run="+run, "-test.v", "-test.timeout=100s")
 	cmd.Env = append(os.Environ(), brokenBy+"="+flaw)
 	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
+	if _, failed := errors.AsType[*exec.ExitError](err); !failed {
 		t.Fatalf("the suite on this backend ended with %v:\n%s", err, out)
 	}
 	return string(out)

@@ -91,7 +91,7 @@ func skipReason(h *Harness, name string) (string, bool) {
 
 // checkTables fails for entries without a test: they'd allow what nobody asks
 // for.
-func checkTables(t *testing.T, all []theme) {
+func checkTables(t testing.TB, all []theme) {
 	t.Helper()
 	names := map[string]bool{}
 	for _, th := range all {

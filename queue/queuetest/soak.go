@@ -67,7 +67,7 @@ const stormKeys = 6
 
 func newStorm(e *env, seed uint64) *storm {
 	e.Logf("seed %d", seed)
-	return &storm{e: e, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), states: map[string]*stormState{}, order: map[string]int{}} //nolint:gosec // to be repeated
+	return &storm{e: e, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), states: map[string]*stormState{}, order: map[string]int{}}
 }
 
 // chance is true with a probability of percent in a hundred, while it storms.
@@ -137,7 +137,7 @@ func (s *storm) run(d time.Duration) {
 	total := 0
 	for _, c := range cs {
 		st := c.Stats()
-		total += int(st.Succeeded + st.Dropped + st.DeadLettered) //nolint:gosec // small
+		total += int(st.Succeeded + st.Dropped + st.DeadLettered)
 		if st.InUse+st.Buffered+st.Held != 0 {
 			e.Errorf("seed %d: a consumer that has ended still holds something: %+v", s.seed, st)
 		}

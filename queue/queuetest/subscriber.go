@@ -169,7 +169,6 @@ func releaseDelayed(e *env) {
 		e.settle(q, release(d, delay))
 		d = e.take(q, 1)[0]
 		e.between(fmt.Sprintf("a release with a delay of %v", delay), time.Since(begun), delay-e.early(), delay+time.Second)
-		begun = time.Now()
 		e.settle(q, release(d, 0))
 	}
 }
