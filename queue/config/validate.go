@@ -203,7 +203,7 @@ func (c *checker) deadLetter(q *Queue) {
 	case to == q:
 		c.queue(q, "is the queue itself", "dead_letter.queue")
 	case q.Ordered && !to.Ordered:
-		c.queue(q, fmt.Sprintf("%s must be ordered too, as dead letters keep their ordering key", dl.Queue), "dead_letter.queue")
+		c.queue(q, fmt.Sprintf("%s must be ordered too: the dead-letter queue of a FIFO queue of SQS is one as well", dl.Queue), "dead_letter.queue")
 	default:
 		c.cycle(q)
 	}
