@@ -41,7 +41,7 @@ type ring struct {
 }
 
 func (floor) start(_ string, n int, h handler) (session, error) {
-	r := &ring{slots: make([]slot, 4096)}
+	r := &ring{slots: make([]slot, 16)}
 	r.filled.L = &r.mu
 	for range n {
 		r.handlers.Go(func() {

@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// idleCPU is what counts as none: a fiftieth of a percent of a core for each
-// 100 queues. The clock that tells it counts in microseconds, and the Go runtime
-// alone may use a millisecond.
-const idleCPU = 2 * time.Millisecond // of each second
+// idleCPU is what counts as none, of each second: a thousandth of a core for all
+// queues together. A process that only sleeps differs by as much.
+const idleCPU = time.Millisecond
 
 // measureIdle opens many queues with a consumer each that has nothing to do.
 // Ours is ready for 16 handlers at once; the peers, whose handlers each need a
@@ -73,21 +72,37 @@ func idle(s system, queues, n int, d time.Duration) (figures, error) {
 		}
 	}
 	held := int64(after.HeapAlloc+after.StackInuse) - int64(before.HeapAlloc+before.StackInuse)
+	if err := quiet(goroutines); err != nil {
+		return nil, err
+	}
 	return figures{
 		"KiB/queue":        float64(held) / 1024 / float64(queues),
 		"goroutines/queue": float64(more-goroutines) / float64(queues),
-		"CPU ms/s":         max((cpu-base).Seconds()*1000/d.Seconds(), 0),
+		"CPU ms/s":         max((cpu-base).Seconds()*1000, 0),
 	}, nil
 }
 
-// cpuOver is the CPU time that this process uses while it sleeps for so long.
+// idleSlices is into how many parts the time is divided in which CPU is measured.
+const idleSlices = 5
+
+// cpuOver is the CPU time that this process uses in a second of so much sleep. It's the
+// median of slices: what a consumer does again and again is in all of them, what
+// the runtime does once (giving memory back) in one or two.
 func cpuOver(d time.Duration) (time.Duration, error) {
 	runtime.GC()
-	before, err := cpuTime()
-	if err != nil {
-		return 0, err
+	var used []float64
+	for range idleSlices {
+		before, err := cpuTime()
+		if err != nil {
+			return 0, err
+		}
+		begun := time.Now()
+		time.Sleep(d / idleSlices)
+		after, err := cpuTime()
+		if err != nil {
+			return 0, err
+		}
+		used = append(used, (after-before).Seconds()/time.Since(begun).Seconds())
 	}
-	time.Sleep(d)
-	after, err := cpuTime()
-	return after - before, err
+	return time.Duration(median(used) * float64(time.Second)), nil
 }

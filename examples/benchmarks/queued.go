@@ -40,6 +40,7 @@ func measureQueued(o options, cs []contender, r *report) error {
 }
 
 func queued(s system, n int) (figures, error) {
+	goroutines := runtime.NumGoroutine()
 	ses, err := s.start("queued", 0, nil)
 	if err != nil {
 		return nil, err
@@ -62,8 +63,11 @@ func queued(s system, n int) (figures, error) {
 	after := settledMem()
 	held := int64(after.HeapAlloc+after.StackInuse) - int64(before.HeapAlloc+before.StackInuse)
 	runtime.KeepAlive(ses)
+	if err := ses.stop(); err != nil {
+		return nil, err
+	}
 	f := figures{"messages": float64(n), "bytes/message": float64(held-int64(payload)) / float64(n)}
-	return f, ses.stop()
+	return f, quiet(goroutines)
 }
 
 // settledMem is the memory that's in use, without what the garbage collector

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"time"
 )
 
 // figures are what one round has measured, by name.
@@ -60,6 +61,18 @@ func compare(rounds int, cs []contender, fn func(system) (figures, error)) (map[
 		out[c.name] = fs[i]
 	}
 	return out, nil
+}
+
+// quiet waits until no more goroutines are left than there were before: what's
+// left of a system that was measured isn't to be counted as the next one's.
+func quiet(before int) error {
+	for range 2000 {
+		if runtime.NumGoroutine() <= before {
+			return nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return fmt.Errorf("%d goroutines are left, before there were %d", runtime.NumGoroutine(), before)
 }
 
 func median(v []float64) float64 { return quantile(v, 0.5) }

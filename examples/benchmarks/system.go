@@ -22,8 +22,8 @@ type session interface {
 	// which may change body and attrs afterwards.
 	publisher(attrs map[string]string) func(body []byte) error
 
-	// stop returns when what was handled is acknowledged and no handler or
-	// goroutine is left. An error says that something else is left.
+	// stop returns when what was handled is acknowledged and no handler runs; other
+	// goroutines may end a little later. An error says that a message is left.
 	stop() error
 }
 
