@@ -15,11 +15,12 @@ import (
 // open opens a queue of a new broker, and closes it when the test ends.
 func open(t *testing.T, o *memory.Options, ordered bool) (*memory.Broker, queue.Queue) {
 	t.Helper()
-	if o == nil {
-		o = &memory.Options{}
+	opts := memory.Options{}
+	if o != nil {
+		opts = *o
 	}
-	o.Create = true
-	b := memory.New(o)
+	opts.Create = true
+	b := memory.New(&opts)
 	return b, openOn(t, b, "orders", ordered)
 }
 
