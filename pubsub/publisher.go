@@ -77,7 +77,7 @@ func (h *handle) outgoing(m *queue.Message, now time.Time) (outgoing, error) {
 	if err != nil {
 		return outgoing{}, err
 	}
-	pm := &pubsubpb.PubsubMessage{Data: enc.Body, Attributes: enc.Attributes, OrderingKey: m.OrderingKey}
+	pm := &pubsubpb.PubsubMessage{Data: enc.Body, Attributes: enc.Attributes, OrderingKey: p.Message.OrderingKey}
 	return outgoing{size: proto.Size(pm) + 8, message: pm}, nil
 }
 

@@ -91,10 +91,10 @@ func (h *handle) outgoing(m *queue.Message, now time.Time) (outgoing, error) {
 	if !h.fifo {
 		return o, nil
 	}
-	if strings.HasPrefix(m.OrderingKey, unkeyed) {
+	if strings.HasPrefix(p.Message.OrderingKey, unkeyed) {
 		return o, &queue.InvalidError{Field: "OrderingKey", Reason: "keys beginning with " + unkeyed + " are reserved for this library"}
 	}
-	if o.group = m.OrderingKey; o.group == "" {
+	if o.group = p.Message.OrderingKey; o.group == "" {
 		o.group = unkeyed + uuid.NewString()
 	}
 	dedup := m.DedupID
