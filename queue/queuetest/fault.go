@@ -28,6 +28,7 @@ type faultQueue struct {
 	settle  func(ctx context.Context, s []queue.Settlement, next settleFunc) error
 	extend  func(ctx context.Context, d time.Duration, ds []*queue.Delivery, next extendFunc) ([]time.Time, error)
 	send    func(ctx context.Context, msgs []*queue.Message, next publishFunc) error
+	caps    func(c *queue.Capabilities)
 
 	mu    sync.Mutex
 	names map[string]string // bodies as received, by the broker's id
@@ -49,6 +50,15 @@ func newFaultQueue(q queue.Queue) *faultQueue {
 
 // Unwrap lets queue.As look through.
 func (f *faultQueue) Unwrap() queue.Queue { return f.Queue }
+
+// Capabilities are those of the queue, unless the test changes them.
+func (f *faultQueue) Capabilities() queue.Capabilities {
+	c := f.Queue.Capabilities()
+	if f.caps != nil {
+		f.caps(&c)
+	}
+	return c
+}
 
 func (f *faultQueue) Receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
 	next := func(ctx context.Context, max int) ([]*queue.Delivery, error) {

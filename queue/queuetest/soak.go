@@ -287,6 +287,9 @@ func (s *storm) succeed(id, key string, st *stormState, caps queue.Capabilities)
 // after.
 func (s *storm) faulty(q queue.Queue) *faultQueue {
 	f := newFaultQueue(q)
+	if s.intN(2) == 0 {
+		f.caps = func(c *queue.Capabilities) { c.CancelSafe = false } // as a server far away
+	}
 	unknown := fmt.Errorf("%w: no answer", queue.ErrUnknownOutcome)
 	f.receive = func(ctx context.Context, most int, next receiveFunc) ([]*queue.Delivery, error) {
 		if s.chance(3) {
