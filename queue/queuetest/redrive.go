@@ -49,7 +49,7 @@ func (e *env) redrive(from, to queue.Queue, n int) {
 }
 
 // quietFor is how long a dead-letter queue must have been empty to count so.
-func (e *env) quietFor() time.Duration { return e.longer(10*time.Second, 500*time.Millisecond) }
+func (e *env) quietFor() time.Duration { return e.longer(10*time.Second, 3*time.Second) }
 
 // fillDead dead-letters n messages named prefix0 ... and returns their source.
 func (e *env) fillDead(prefix string, n int) (q, dead queue.Queue) {
