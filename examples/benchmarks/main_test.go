@@ -25,7 +25,7 @@ func TestEveryMeasurementOfEverySystemGivesFigures(t *testing.T) {
 	want := map[string][]string{
 		"throughput": {"messages/s", "allocs/message", "bytes/message", "CPU ns/message"},
 		"latency":    {"p50 µs", "p99 µs"},
-		"queued":     {"bytes/message"},
+		"queued":     {"messages"}, // so few that the heap itself may have shrunk meanwhile
 		"idle":       {"goroutines/queue"},
 	}
 	r, err := measure(brief(), io.Discard)
