@@ -277,7 +277,7 @@ func (h *handle) spoil(fs *faults, ds []*queue.Delivery) {
 
 func (h *handle) settleFaulty(ctx context.Context, fs *faults, s []queue.Settlement) error {
 	c := apply(fs, OnSettle, h.core.name, s, func(s queue.Settlement) *queue.Message { return messageOf(s.Delivery) })
-	h.loseLeases(c.hits, func(i int) *queue.Delivery { return s[i].Delivery })
+	h.beforehand(c.hits, func(i int) *queue.Delivery { return s[i].Delivery })
 	if len(c.pass) > 0 {
 		c.answered(settleErrors(h.settle(ctx, c.pass), len(c.pass)))
 	}
@@ -290,7 +290,7 @@ func (h *handle) settleFaulty(ctx context.Context, fs *faults, s []queue.Settlem
 
 func (h *handle) extendFaulty(ctx context.Context, fs *faults, d time.Duration, ds []*queue.Delivery) ([]time.Time, error) {
 	c := apply(fs, OnExtend, h.core.name, ds, messageOf)
-	h.loseLeases(c.hits, func(i int) *queue.Delivery { return ds[i] })
+	h.beforehand(c.hits, func(i int) *queue.Delivery { return ds[i] })
 	granted := make([]time.Time, len(ds))
 	if len(c.pass) > 0 {
 		times, err := h.extend(ctx, d, c.pass)
@@ -315,21 +315,22 @@ func messageOf(d *queue.Delivery) *queue.Message {
 	return &d.Message
 }
 
-// loseLeases does LoseLease.
-func (h *handle) loseLeases(hits []*fault, delivery func(int) *queue.Delivery) {
-	h.each(hits, LoseLease, delivery, func(_ int, now instant, r *receipt) { h.core.q.Lose(now, r.item, r.gen) })
+// beforehand does LoseLease, and prepares Twice.
+func (h *handle) beforehand(hits []*fault, of func(int) *queue.Delivery) {
+	h.each(hits, LoseLease, of, func(_ int, now instant, r *delivery) { h.core.q.Lose(now, r.item, r.gen) })
+	h.each(hits, Twice, of, func(_ int, _ instant, r *delivery) { h.core.q.Share(r.item) })
 }
 
 // bringBack does Twice, for what succeeded.
-func (h *handle) bringBack(hits []*fault, errs []error, delivery func(int) *queue.Delivery) {
-	h.each(hits, Twice, delivery, func(i int, now instant, r *receipt) {
+func (h *handle) bringBack(hits []*fault, errs []error, of func(int) *queue.Delivery) {
+	h.each(hits, Twice, of, func(i int, now instant, r *delivery) {
 		if errs[i] == nil {
 			h.core.q.Again(now, r.item)
 		}
 	})
 }
 
-func (h *handle) each(hits []*fault, e Effect, delivery func(int) *queue.Delivery, do func(int, instant, *receipt)) {
+func (h *handle) each(hits []*fault, e Effect, of func(int) *queue.Delivery, do func(int, instant, *delivery)) {
 	now, err := h.core.broker.group.Clock.Now()
 	if err != nil {
 		return // the call itself says so
@@ -338,7 +339,7 @@ func (h *handle) each(hits []*fault, e Effect, delivery func(int) *queue.Deliver
 		if f == nil || f.Effect != e {
 			continue
 		}
-		if r, err := h.receiptOf(delivery(i)); err == nil {
+		if r, err := h.receiptOf(of(i)); err == nil {
 			do(i, now, r)
 		}
 	}

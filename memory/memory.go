@@ -31,6 +31,7 @@ type Broker struct {
 	order []*core // in the order of their creation
 
 	faults atomic.Pointer[faults]
+	bodies bodies
 }
 
 var (

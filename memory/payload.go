@@ -46,7 +46,7 @@ func (p *payload) options() []queue.MessageOption {
 }
 
 // store copies a message that Prepare has accepted.
-func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err error) {
+func (p *payload) store(prepared *queue.Prepared, w *queue.Wire, from *bodies) (size int, err error) {
 	m := prepared.Message
 	body, attrs := m.Body, m.Attributes
 	if m.HasMetadata() {
@@ -66,12 +66,12 @@ func (p *payload) store(prepared *queue.Prepared, w *queue.Wire) (size int, err 
 	if len(prepared.Options) > 0 {
 		p.extra().options = append([]queue.MessageOption(nil), prepared.Options...)
 	}
-	return p.keep(body, attrs), nil
+	return p.keep(body, attrs, from), nil
 }
 
 // keep copies body and attributes and returns their size.
-func (p *payload) keep(body []byte, attrs map[string]string) (size int) {
-	p.body = clone(body)
+func (p *payload) keep(body []byte, attrs map[string]string, from *bodies) (size int) {
+	p.body = from.copyOf(body)
 	size = len(body)
 	for k, v := range attrs {
 		size += len(k) + len(v)

@@ -63,7 +63,7 @@ func (h *handle) prepare(m *queue.Message, now time.Time, e *entry) error {
 		return err
 	}
 	it := &broker.Item[payload]{}
-	e.Size, err = it.Payload.store(&p, &h.core.wire)
+	e.Size, err = it.Payload.store(&p, &h.core.wire, &h.core.broker.bodies)
 	if err != nil {
 		return err
 	}

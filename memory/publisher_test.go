@@ -389,3 +389,91 @@ func TestOptionsOfTheImitatedSystemAreTaken(t *testing.T) {
 		})
 	}
 }
+
+// The memory of bodies is used again. Nobody may ever see another message's.
+func TestBodiesAreNeverMixedUp(t *testing.T) {
+	t.Parallel()
+	b, q := open(t, &memory.Options{Duplicate: 0.05, Reorder: 0.05, Lease: 20 * time.Millisecond}, false)
+	b.Fail(memory.Fault{Call: memory.OnSettle, Effect: memory.Twice, Skip: 100, Times: 50})
+	const senders, each = 4, 500
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		seen = map[string]bool{}
+	)
+	text := func(id string) string { return strings.Repeat(id+" ", 10+len(id)*3) }
+	for s := range senders {
+		wg.Go(func() {
+			for i := range each {
+				id := fmt.Sprint(s, "-", i)
+				assert.NoError(t, q.Publish(context.Background(), &queue.Message{ID: id, Body: []byte(text(id))}))
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context()) // ends when all was seen, or something is wrong
+	defer cancel()
+	var kept []*queue.Delivery
+	for r := range 3 {
+		wg.Go(func() {
+			defer cancel()
+			for n := 0; ; n++ {
+				ds, err := q.Receive(ctx, 7)
+				if err != nil {
+					return
+				}
+				for i, d := range ds {
+					if !assert.Equal(t, text(d.ID), string(d.Body)) {
+						return
+					}
+					original, ok := d.Native.(queue.Original)
+					if !assert.True(t, ok) {
+						return
+					}
+					switch {
+					case (n+i)%13 == 0: // its lease ends by itself
+						continue
+					case (n+i)%7 == 0:
+						body, _ := original.Original()
+						assert.Equal(t, text(d.ID), string(body))
+						release := queue.Settlement{Delivery: d, Kind: queue.Release}
+						if err := q.Settle(context.Background(), release); err != nil {
+							assert.ErrorIs(t, err, queue.ErrLeaseLost)
+						}
+						continue
+					}
+					copyOfBody := string(d.Body)
+					clear(d.Body) // it's the handler's
+					err := q.Settle(context.Background(), queue.Settlement{Delivery: d}, queue.Settlement{Delivery: d})
+					if err != nil {
+						assert.ErrorIs(t, err, queue.ErrLeaseLost)
+						continue
+					}
+					mu.Lock()
+					if r == 0 && len(kept) < 100 {
+						copy(d.Body, copyOfBody)
+						kept = append(kept, d)
+					}
+					if seen[d.ID] = true; len(seen) == senders*each {
+						cancel()
+					}
+					mu.Unlock()
+				}
+				if n%50 == 0 {
+					b.LoseLeases("orders")
+					for _, d := range b.Messages("orders") {
+						assert.Equal(t, text(d.ID), string(d.Body))
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.Len(t, seen, senders*each)
+	for _, d := range kept { // long gone, and still what they were
+		original, ok := d.Native.(queue.Original)
+		require.True(t, ok)
+		body, _ := original.Original()
+		assert.Equal(t, text(d.ID), string(body))
+		assert.Equal(t, text(d.ID), string(d.Body))
+	}
+}

@@ -13,15 +13,10 @@ type (
 	op    = broker.Op[payload]
 )
 
-// delivery is a queue.Delivery with what settles it, in one allocation.
+// delivery is a queue.Delivery with what settles it, in one allocation. It's the
+// Native of its Delivery. What settles it isn't written to once it's handed out.
 type delivery struct {
 	queue.Delivery
-	receipt receipt
-}
-
-// receipt is Delivery.Native: what settles the delivery, and what the broker
-// knew when it made it. It's not written to once it's handed out.
-type receipt struct {
 	core     *core
 	item     *broker.Item[payload]
 	gen      uint32
@@ -29,11 +24,15 @@ type receipt struct {
 }
 
 // Original returns what was published, whatever the handler has done to its
-// copy. It makes receipt a queue.Original.
-func (r *receipt) Original() (body []byte, attributes map[string]string) {
-	var d queue.Delivery
-	r.item.Payload.load(&d, &r.core.wire)
-	return d.Body, d.Attributes
+// copy, as long as the broker has the message. It makes delivery a
+// queue.Original.
+func (d *delivery) Original() (body []byte, attributes map[string]string) {
+	if !d.core.q.Share(d.item) {
+		return d.Body, d.Attributes
+	}
+	var o queue.Delivery
+	d.item.Payload.load(&o, &d.core.wire)
+	return o.Body, o.Attributes
 }
 
 // Receive waits until there's a message, ctx has ended or the queue was closed.
@@ -111,9 +110,8 @@ func (h *handle) fill(d *delivery, l *lease) {
 	}
 	// Field by field: copying a whole struct with pointers is dear while the
 	// garbage collector marks.
-	r := &d.receipt
-	r.core, r.item, r.gen, r.receives = h.core, l.Item, l.Gen, int32(l.Receives)
-	d.Native = r
+	d.core, d.item, d.gen, d.receives = h.core, l.Item, l.Gen, int32(l.Receives)
+	d.Native = d
 }
 
 // attempt counts the deliveries as the system does.
@@ -143,7 +141,7 @@ type Info struct {
 // memory, at the time when it was received or looked at.
 func InfoOf(d *queue.Delivery) (Info, bool) {
 	switch n := d.Native.(type) {
-	case *receipt:
+	case *delivery:
 		return Info{State: broker.Leased.String(), Receives: int(n.receives), Options: n.item.Payload.options()}, true
 	case *Info:
 		return *n, true
@@ -151,10 +149,10 @@ func InfoOf(d *queue.Delivery) (Info, bool) {
 	return Info{}, false
 }
 
-// receiptOf returns what settles d.
-func (h *handle) receiptOf(d *queue.Delivery) (*receipt, error) {
+// receiptOf returns what settles d, which may be a copy of what was received.
+func (h *handle) receiptOf(d *queue.Delivery) (*delivery, error) {
 	if d != nil {
-		if r, ok := d.Native.(*receipt); ok && r.core == h.core {
+		if r, ok := d.Native.(*delivery); ok && r.core == h.core {
 			return r, nil
 		}
 	}
@@ -192,6 +190,7 @@ func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
 		o.Err = h.settlement(&s[i], wall, o)
 	}
 	h.core.q.Settle(now, h.core.broker.like.silentAck, ops)
+	h.core.broker.bodies.reclaim(ops)
 	return h.outcome("settle on", ops)
 }
 

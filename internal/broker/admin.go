@@ -61,6 +61,7 @@ func (q *Queue[P]) Snapshot(now Instant, limit int, ready bool) []Snapshot[P] {
 	}
 	out := make([]Snapshot[P], 0, len(items))
 	for _, it := range items {
+		it.shared = true
 		s := Snapshot[P]{
 			Item: it, Seq: it.seq, State: it.state, Enqueued: time.Unix(0, it.enqueued), At: it.at,
 			Receives: int(it.receives), Returns: int(it.returns),
@@ -167,7 +168,17 @@ func (q *Queue[P]) Lose(now Instant, it *Item[P], gen uint32) {
 	q.finish(now)
 }
 
-// Again makes a message come once more, beside what becomes of it otherwise.
+// Share says that a payload is going to be read without a lease, so that it's
+// never freed. It reports whether it's still there.
+func (q *Queue[P]) Share(it *Item[P]) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	it.shared = true
+	return it.state != Gone
+}
+
+// Again makes a message come once more, beside what becomes of it otherwise. If
+// it may be gone by then, Share must have been called before.
 func (q *Queue[P]) Again(now Instant, it *Item[P]) {
 	q.lock(now)
 	q.duplicate(it, now)

@@ -10,8 +10,8 @@
 //
 // Locks: each queue has one mutex. No code holds two, except Pending, which
 // takes all in the order of its argument. Payloads are never written to once
-// sent, not even when the message is gone, so that callers may read them
-// without a lock for as long as they like.
+// sent, so that callers read them without a lock: until the message is gone, and
+// for ever unless its Op said Freed.
 package broker
 
 import (
@@ -111,6 +111,7 @@ type Item[P any] struct {
 	returns  uint16 // by release and by expiry; stays at its maximum
 	state    State
 	inRing   bool
+	shared   bool // others than a lease's holder may read Payload
 }
 
 // State is where a message is.

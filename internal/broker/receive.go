@@ -219,7 +219,8 @@ func (q *Queue[P]) endLease(it *Item[P]) {
 // duplicate makes a second message of one, which has the same place in the order
 // and so the same id.
 func (q *Queue[P]) duplicate(it *Item[P], now Instant) {
-	cp := &Item[P]{Payload: it.Payload, seq: it.seq, enqueued: it.enqueued, at: now, size: it.size, receives: it.receives, returns: it.returns}
+	it.shared = true
+	cp := &Item[P]{shared: true, Payload: it.Payload, seq: it.seq, enqueued: it.enqueued, at: now, size: it.size, receives: it.receives, returns: it.returns}
 	q.total++
 	q.bytes += int64(cp.size)
 	if it.key != nil {
@@ -260,7 +261,7 @@ func (q *Queue[P]) bury(it *Item[P]) {
 func (q *Queue[P]) move(dead []*Item[P], to *Queue[P], now Instant) {
 	to.lock(now)
 	for _, it := range dead {
-		e := Entry[P]{Item: &Item[P]{Payload: it.Payload, receives: it.receives}, Size: int(it.size), At: time.Now()}
+		e := Entry[P]{Item: &Item[P]{Payload: it.Payload, receives: it.receives, shared: true}, Size: int(it.size), At: time.Now()}
 		if q.cfg.KeepAge {
 			e.At = time.Unix(0, it.enqueued)
 		}

@@ -28,7 +28,10 @@ type Op[P any] struct {
 	Entry *Entry[P] // of Replace
 
 	Until Instant // the new end of an extended lease
-	Err   error   // ErrStale
+	// Freed says that the message is gone and that nobody else reads its payload
+	// or ever will: it was received just once, and is settled by who did.
+	Freed bool
+	Err   error // ErrStale
 }
 
 // Settle does all ops that have no error yet. An Ack or Release that repeats an earlier one succeeds;
@@ -61,6 +64,7 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 		fallthrough
 	case Ack:
 		q.endLease(it)
+		op.Freed = it.receives == 1 && !it.shared && (it.key == nil || q.cfg.Ordering != Resend)
 		switch {
 		case it.key == nil:
 			q.forget(it)
