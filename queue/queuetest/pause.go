@@ -80,14 +80,14 @@ func pausedGivesBack(e *env) {
 	}), concurrency(2))
 	r.awaitStarts("", 2)
 	c.Pause()
+	if s := c.Stats(); s.Buffered != 0 || s.Held != 0 {
+		e.Errorf("after Pause there are %d buffered and %d held", s.Buffered, s.Held)
+	}
 	begun := time.Now()
 	other := e.recorder()
 	oc := e.consume(e.again(q), other.ok())
 	e.await("another consumer to get the rest", func() bool { return other.finished() == 8 })
 	e.between("the rest", time.Since(begun), 0, e.lease/2)
-	if s := c.Stats(); s.Buffered != 0 || s.Held != 0 {
-		e.Errorf("a paused consumer still has %d buffered and %d held", s.Buffered, s.Held)
-	}
 	hold.open()
 	c.stop()
 	oc.stop()

@@ -31,6 +31,7 @@ func themes() []theme {
 		{"Delay", delayRules()},
 		{"Order", orderRules()},
 		{"Dedup", dedupRules()},
+		{"Settling", settlingRules()},
 		{"Lease", leaseRules()},
 		{"LeaseLost", leaseLostRules()},
 		{"Concurrency", concurrencyRules()},
