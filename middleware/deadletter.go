@@ -215,6 +215,9 @@ func (dl *deadLetter) Wrap(next queue.Handler) queue.Handler {
 
 // reason tells why a delivery is given up; "" when it isn't.
 func (dl *deadLetter) reason(ctx context.Context, d *queue.Delivery, kind queue.OutcomeKind, err error, now time.Time) queue.DeadLetterReason {
+	if errors.Is(context.Cause(ctx), queue.ErrLeaseLost) {
+		return "" // somebody else has it, whatever this handler says
+	}
 	switch kind {
 	case queue.Rejected:
 		return queue.ReasonRejected

@@ -158,6 +158,21 @@ func TestDeadLetterThatCannotBePublishedComesBack(t *testing.T) {
 	}
 }
 
+func TestDeadLetterLeavesALostLeaseToWhoeverHasItNow(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range map[string]error{
+		"failed":      errors.New("failed"),
+		"retry after": queue.RetryAfter(time.Second, errors.New("failed")),
+		"rejected":    queue.Reject(errors.New("failed")),
+	} {
+		to := &target{}
+		h := func(context.Context, *queue.Delivery) error { return outcome }
+		err := queue.Chain(h, middleware.DeadLetter(to, middleware.DeadLetterOptions{MaxFailures: 1}))(interruptedBy(queue.ErrLeaseLost), delivery("a", 9))
+		assert.ErrorIs(t, err, outcome, name)
+		assert.Empty(t, to.messages(), name)
+	}
+}
+
 func TestDeadLetterLeavesInterruptedAttemptsAlone(t *testing.T) {
 	t.Parallel()
 	for _, cause := range []error{queue.ErrDraining, queue.ErrLeaseLost} {

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,10 +31,10 @@ type Consumer struct {
 	track tracker
 
 	// What was received and hasn't been settled.
-	running int                  // handlers, each with a slot
-	workers map[*worker]struct{} // that run them
-	ready   deque[lease]         // may start as soon as there is a slot
-	gated   []*lease             // held back by a gate, in order of arrival
+	running int          // handlers, each with a slot
+	workers *worker      // that run them
+	ready   deque[lease] // may start as soon as there is a slot
+	gated   []*lease     // held back by a gate, in order of arrival
 	keys    map[string]*keyLine
 	timed   timedHeap // held until a time: not due, or a key's head backing off
 	waiting int       // followers in keys
@@ -42,8 +43,7 @@ type Consumer struct {
 	fetch  fetcher
 	settle settler
 
-	// base carries the values of Run's context, without its end.
-	base context.Context
+	scope *scope // of the latest Run
 
 	// changed is signalled when a wait in Run may be over.
 	changed *sync.Cond
@@ -161,7 +161,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	c.phase = phaseRunning
 	c.fatal = nil
-	c.base = context.WithoutCancel(ctx)
+	c.scope = newScope(ctx)
+	c.gateDirty.Store(false)
+	c.gateWaiting.Store(false)
+	c.gateUntil, c.fetch.gateShut = time.Time{}, false
 	c.mu.Unlock()
 
 	detach := c.attachGates()
@@ -222,12 +225,16 @@ func (c *Consumer) Resume() {
 // SetConcurrency changes how many handlers may run at once; n must be at least
 // 1. It returns at once: when there are more, they finish.
 func (c *Consumer) SetConcurrency(n int) error {
-	if n < 1 {
-		return &InvalidError{"Concurrency", "must be at least 1; use Pause to stop"}
+	if n < 1 || n > MaxConcurrency {
+		return &InvalidError{"Concurrency", fmt.Sprintf("%d isn't from 1 to %d; use Pause to stop", n, MaxConcurrency)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit = n
+	if len(c.gates) > 0 {
+		c.pumpLocked(time.Now()) // what a gate has let go since waits for a slot
+		return nil
+	}
 	c.dispatchLocked(time.Now())
 	c.fetch.wakeLocked()
 	return nil

@@ -13,6 +13,8 @@ type stdContext struct {
 
 type leaseKey struct{}
 
+var errExtendPanicked = errors.New("queue: Extend panicked")
+
 func (l *lease) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (l *lease) Done() <-chan struct{}       { return l.standard().Done() }
 
@@ -23,6 +25,19 @@ func (l *lease) Err() error {
 	return nil
 }
 
+// A scope is what the handlers of one Run have in common.
+type scope struct {
+	base context.Context // the values of Run's context, without its end
+	over *stdContext     // of handlers that have returned
+}
+
+func newScope(ctx context.Context) *scope {
+	base := context.WithoutCancel(ctx)
+	over, cancel := context.WithCancelCause(base)
+	cancel(context.Canceled)
+	return &scope{base, &stdContext{over, cancel}}
+}
+
 func (l *lease) Value(key any) any {
 	if _, ok := key.(leaseKey); ok {
 		return l
@@ -30,7 +45,7 @@ func (l *lease) Value(key any) any {
 	if s := l.std.Load(); s != nil {
 		return s.Value(key)
 	}
-	return l.c.base.Value(key)
+	return l.scope.base.Value(key)
 }
 
 // standard returns the real context behind l. As long as nobody has called
@@ -39,23 +54,22 @@ func (l *lease) standard() *stdContext {
 	if s := l.std.Load(); s != nil {
 		return s
 	}
-	l.stdMu.Lock()
-	defer l.stdMu.Unlock()
-	if s := l.std.Load(); s != nil {
-		return s
-	}
-	ctx, cancel := context.WithCancelCause(l.c.base)
+	ctx, cancel := context.WithCancelCause(l.scope.base)
 	s := &stdContext{ctx, cancel}
-	l.std.Store(s)
+	if !l.std.CompareAndSwap(nil, s) { // somebody was faster, or it's over
+		cancel(context.Canceled)
+		return l.std.Load()
+	}
 	return s
 }
 
 func (l *lease) cancel(cause error) { l.standard().cancel(cause) }
 
-// end releases what hangs on the context after the handler has returned.
+// end releases what hangs on the context after the handler has returned, also
+// what comes to hang on it later.
 func (l *lease) end() {
-	if s := l.std.Load(); s != nil {
-		s.cancel(context.Canceled)
+	if !l.std.CompareAndSwap(nil, l.scope.over) {
+		l.std.Load().cancel(context.Canceled)
 	}
 }
 
@@ -144,6 +158,7 @@ func (c *Consumer) extendNow(ctx context.Context, l *lease, d time.Duration) (ti
 		return time.Time{}, &UnsupportedError{"ExtendLease", c.caps.system()}
 	}
 	now := time.Now()
+	d = min(d, maxWait) // beyond what any broker grants; sums mustn't overflow
 	if want := now.Add(d); !want.After(l.deadline) && !want.After(l.capAt) {
 		at := l.deadline // it lasts that long already
 		c.mu.Unlock()
@@ -156,18 +171,29 @@ func (c *Consumer) extendNow(ctx context.Context, l *lease, d time.Duration) (ti
 	ask := max(d, l.deadline.Sub(now))
 	l.extending = true
 	c.leases.remove(l)
+	// Meanwhile nobody watches over the lease, so it mustn't take longer than that.
+	limit := max(min(extendTimeout, l.deadline.Sub(now)), time.Millisecond)
 	c.mu.Unlock()
 
-	granted, err := c.sub.Extend(ctx, ask, l.handle())
-	c.mu.Lock()
-	errs := settleErrors(err, 1)
-	tell := c.extendedLocked(l, first(granted), first(errs), time.Now())
-	at, lost := l.deadline, l.lost
-	c.armLeasesLocked(time.Now())
-	c.mu.Unlock()
-	if tell {
-		c.tellLost(l)
-	}
+	var granted []time.Time
+	err := errExtendPanicked
+	var at time.Time
+	var lost bool
+	func() {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		defer func() { // also when Extend panics: the handler's panic, then
+			c.mu.Lock()
+			tell := c.extendedLocked(l, first(granted), first(settleErrors(err, 1)), ask, time.Now())
+			at, lost = l.deadline, l.lost
+			c.armLeasesLocked(time.Now())
+			c.mu.Unlock()
+			if tell {
+				c.tellLost(l)
+			}
+		}()
+		granted, err = c.sub.Extend(ctx, ask, l.handle())
+	}()
 	switch {
 	case lost:
 		return time.Time{}, ErrLeaseLost

@@ -22,7 +22,7 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 	for i, d := range ds {
 		l := &slab[i]
 		l.c, l.d = c, d
-		l.native, l.carried, l.brokerID, l.id, l.source = d.Native, d.carried, d.BrokerID, d.ID, d.Source
+		l.kept, l.scope = keep(d), c.scope
 		if d.Attempt != 1 {
 			c.noteRedeliveryLocked(d)
 		}
@@ -67,7 +67,7 @@ func (c *Consumer) noteRedeliveryLocked(d *Delivery) {
 	if d.BrokerID == "" {
 		return
 	}
-	for w := range c.workers {
+	for w := c.workers; w != nil; w = w.next {
 		if old := w.l; old.brokerID == d.BrokerID && !old.lost && c.loseLocked(old) {
 			go c.tellLost(old)
 		}
@@ -89,15 +89,27 @@ func (c *Consumer) dispatchLocked(now time.Time) {
 // there's something to start and ends when there isn't: an idle consumer has
 // none.
 type worker struct {
-	l *lease // what it runs; guarded by the consumer's mu
+	l          *lease // what it runs
+	next, prev *worker
+}
+
+func (c *Consumer) endWorkerLocked(w *worker) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		c.workers = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	}
 }
 
 func (c *Consumer) goLocked(l *lease) {
-	if c.workers == nil {
-		c.workers = make(map[*worker]struct{})
+	w := &worker{l: l, next: c.workers}
+	if w.next != nil {
+		w.next.prev = w
 	}
-	w := &worker{l: l}
-	c.workers[w] = struct{}{}
+	c.workers = w
 	c.running++
 	if f := &c.fetch; f.handing && f.handed == nil {
 		f.handed = w
@@ -190,12 +202,7 @@ func (c *Consumer) askAgainLocked(until time.Time) {
 func (c *Consumer) gateHoldLocked(l *lease, now time.Time) {
 	if c.heldLocked() >= c.opts.MaxHold {
 		delay := c.overflowDelay()
-		l.state = leaseDone
-		if line := l.line; line != nil {
-			l.line = nil
-			c.scatterLocked(line, delay, now)
-		}
-		c.releaseLocked(l, delay, now)
+		c.releaseWithLineLocked(l, delay, now)
 		return
 	}
 	l.state = leaseGated
@@ -265,7 +272,9 @@ func (c *Consumer) call(w *worker, l *lease) (err error, panicked bool) {
 			}
 		}()
 	}()
-	err = c.handler(ctx, l.d)
+	if err = c.handler(ctx, l.d); err != nil {
+		_ = OutcomeOf(err) // an Unwrap that panics does it here, as the handler's panic
+	}
 	returned = true
 	return err, false
 }
@@ -276,23 +285,57 @@ func (c *Consumer) finish(w *worker, l *lease, err error, panicked bool, started
 	v := c.judge(l, err, ended)
 	l.end()
 	v.Took = ended.Sub(started)
-	if err != nil || len(c.hooks) > 0 {
-		c.tellSettled(l, &v)
+	if err != nil && !panicked { // middleware may have made an error of a panic
+		_, panicked = errors.AsType[*PanicError](err)
 	}
-	for i, g := range c.gates {
-		g.Leave(l.tickets[i], GateResult{Started: true, Interrupted: v.Interrupted, Err: err})
+	if !c.tell(w, l, &v, panicked, ended) {
+		return nil
 	}
+	return c.conclude(w, l, &v, panicked, ended)
+}
 
+// tell tells gates and hooks. They mustn't panic, nor end their goroutine (as a
+// test's FailNow does); if they do, the delivery is settled all the same.
+func (c *Consumer) tell(w *worker, l *lease, v *Settled, panicked bool, ended time.Time) (told bool) {
+	if len(c.gates) == 0 && len(c.hooks) == 0 && v.Err == nil {
+		return true
+	}
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if p := recover(); p != nil {
+			c.opts.Logger.Error("a hook or gate panicked", "queue", c.opts.Name, "id", l.id, "err", p, "stack", string(debug.Stack()))
+			told = true
+			return
+		}
+		go func() { // the goroutine is on its way out
+			if c.conclude(w, l, v, panicked, ended) != nil {
+				c.work(w)
+			}
+		}()
+	}()
+	for i, g := range c.gates {
+		g.Leave(l.tickets[i], GateResult{Started: true, Interrupted: v.Interrupted, Err: v.Err})
+	}
+	c.tellSettled(l, v)
+	returned = true
+	return true
+}
+
+// conclude settles, and takes the next delivery for the slot.
+func (c *Consumer) conclude(w *worker, l *lease, v *Settled, panicked bool, ended time.Time) *lease {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.state == leaseAbandoned { // Run has returned without us
 		return nil
 	}
-	c.countLocked(l, &v, panicked, ended)
-	c.settleLocked(l, &v, ended)
+	c.countLocked(v, panicked, ended)
+	c.settleLocked(l, v, ended)
 	next := c.nextForSlotLocked(ended)
 	if next == nil {
-		delete(c.workers, w)
+		c.endWorkerLocked(w)
 	}
 	w.l = next
 	return next

@@ -77,7 +77,7 @@ func (c *Consumer) waitLocked(d time.Duration, done func() bool) bool {
 }
 
 func (c *Consumer) cancelRunningLocked() {
-	for w := range c.workers {
+	for w := c.workers; w != nil; w = w.next {
 		w.l.cancel(ErrDraining)
 	}
 }
@@ -85,13 +85,15 @@ func (c *Consumer) cancelRunningLocked() {
 // abandonLocked gives up on the handlers that are still running.
 func (c *Consumer) abandonLocked() error {
 	e := &AbandonedError{}
-	for w := range c.workers {
+	for w := c.workers; w != nil; w = w.next {
 		w.l.state = leaseAbandoned
 		c.leases.remove(w.l)
-		c.track.add(w.l.brokerID, 0, 1) // it was no failure
+		if !w.l.lost { // else that's noted already
+			c.track.add(w.l.brokerID, 0, 1) // it was no failure
+		}
 		e.IDs = append(e.IDs, w.l.id)
 	}
-	clear(c.workers)
+	c.workers = nil
 	c.running = 0
 	slices.Sort(e.IDs)
 	return e

@@ -17,6 +17,7 @@ type fetcher struct {
 	wake     *sync.Cond
 	asleep   int  // fetchers that wait for room
 	running  int  // fetchers
+	epoch    int  // of Run: a receive that has outlived its own counts no more
 	reserved int  // what receives under way may bring
 	gateShut bool // a gate has no room
 
@@ -62,19 +63,21 @@ func (f *fetcher) init(c *Consumer) {
 
 func (f *fetcher) start() {
 	f.open()
-	f.awake, f.rouse = context.WithCancel(f.c.base)
+	f.awake, f.rouse = context.WithCancel(f.c.scope.base)
 	f.errors = 0
+	f.epoch++
+	f.running, f.reserved, f.asleep = 0, 0, 0
 	f.measured = time.Now()
 	f.spawn()
 }
 
 func (f *fetcher) open() {
-	f.ctx, f.cancel = context.WithCancelCause(f.c.base)
+	f.ctx, f.cancel = context.WithCancelCause(f.c.scope.base)
 }
 
 func (f *fetcher) spawn() {
 	f.running++
-	go f.loop()
+	go f.loop(f.epoch)
 }
 
 // pause lets open receives end by themselves for a while, then cuts them off.
@@ -91,11 +94,10 @@ func (f *fetcher) pause() {
 }
 
 func (f *fetcher) resume() {
-	if f.grace != nil {
-		f.grace.Stop()
-	}
+	over := f.grace != nil && !f.grace.Stop() // it has fired, and cuts f.ctx off at any moment
+	f.grace = nil
 	if f.ctx != nil && f.c.phase == phaseRunning {
-		if f.ctx.Err() != nil {
+		if over || f.ctx.Err() != nil {
 			f.open()
 		}
 		f.wake.Broadcast()
@@ -107,6 +109,13 @@ func (f *fetcher) wakeLocked() {
 	if f.asleep > 0 && f.wantLocked() > 0 {
 		f.wake.Signal()
 	}
+}
+
+// lookAgainLocked is for room that has come otherwise than by a handler's end: no
+// receive has measured the rate since.
+func (f *fetcher) lookAgainLocked(now time.Time) {
+	f.measureLocked(now)
+	f.wakeLocked()
 }
 
 // aheadLocked is how much may be received beyond the free slots: what starts
@@ -130,7 +139,7 @@ func (f *fetcher) wantLocked() int {
 	if c.stats.Paused || c.phase != phaseRunning {
 		return 0
 	}
-	free := max(c.limit-c.running, 0)
+	free := max(c.limit-c.running, 0) // the limit is bounded, so nothing overflows
 	ahead := f.aheadLocked()
 	have := c.ready.len() + f.reserved
 	n := free + ahead - have
@@ -175,13 +184,15 @@ func (f *fetcher) worthwhile(ahead int) int {
 // loop receives until there's a handler to start, which it then runs itself: so
 // the handler starts without waiting for another goroutine. A new one goes on
 // receiving.
-func (f *fetcher) loop() {
+func (f *fetcher) loop(epoch int) {
 	c := f.c
 	c.mu.Lock()
-	w, more := f.loopLocked()
-	if more {
-		go f.loop()
-	} else {
+	w, more := f.loopLocked(epoch)
+	switch {
+	case epoch != f.epoch:
+	case more:
+		go f.loop(epoch)
+	default:
 		f.running--
 		if f.running == 0 {
 			c.changed.Broadcast()
@@ -194,9 +205,9 @@ func (f *fetcher) loop() {
 }
 
 // loopLocked returns a worker to run, if any, and whether to go on receiving.
-func (f *fetcher) loopLocked() (w *worker, more bool) {
+func (f *fetcher) loopLocked(epoch int) (w *worker, more bool) {
 	c := f.c
-	for c.phase == phaseRunning && c.fatal == nil {
+	for c.phase == phaseRunning && c.fatal == nil && epoch == f.epoch {
 		n := f.wantLocked()
 		if n == 0 {
 			if f.running > 1 {
@@ -223,7 +234,7 @@ func (f *fetcher) loopLocked() (w *worker, more bool) {
 // whether this fetcher is worth keeping beside others.
 func (f *fetcher) receiveLocked(n int) bool {
 	c := f.c
-	ctx := f.ctx
+	ctx, epoch := f.ctx, f.epoch
 	f.reserved += n
 	c.stats.ReceiveCalls++
 	c.mu.Unlock()
@@ -233,16 +244,22 @@ func (f *fetcher) receiveLocked(n int) bool {
 	now := time.Now()
 
 	c.mu.Lock()
-	f.reserved -= n
+	if epoch == f.epoch {
+		f.reserved -= n
+	}
 	cut := ctx.Err() != nil
 	if cut && len(ds) == 0 && !c.caps.CancelSafe {
 		c.stats.CutReceives++
 	}
 	f.measureLocked(now)
 	if len(ds) > 0 {
-		f.handing = err == nil // after an error this goroutine has to wait
+		// After an error this goroutine has to wait; a late one just hands over.
+		f.handing = err == nil && epoch == f.epoch
 		c.acceptLocked(ds, now)
 		f.handing = false
+	}
+	if epoch != f.epoch {
+		return false
 	}
 	if err != nil && !cut {
 		return f.failedLocked(err, now)
@@ -284,7 +301,11 @@ func (f *fetcher) measureLocked(now time.Time) {
 	}
 	s := &f.c.stats
 	starts := s.Succeeded + s.Failed + s.Rejected + s.DeadLettered + s.Dropped + s.Snoozed + s.Interrupted
-	f.rate += (float64(starts-f.started)/dt.Seconds() - f.rate) / 2
+	r := float64(starts-f.started) / dt.Seconds()
+	if dt < maxFetchWindow/2 {
+		r = (f.rate + r) / 2
+	} // else what was before is history
+	f.rate = r
 	f.started, f.measured = starts, now
 }
 
@@ -368,12 +389,7 @@ func (c *Consumer) sweep() {
 		return true
 	})
 	for _, l := range old {
-		l.state = leaseDone
-		if line := l.line; line != nil {
-			l.line = nil
-			c.scatterLocked(line, 0, now)
-		}
-		c.releaseLocked(l, 0, now)
+		c.releaseWithLineLocked(l, 0, now)
 	}
 	if len(old) > 0 {
 		c.settle.flushLocked()

@@ -29,6 +29,9 @@ func (f MiddlewareFunc) Wrap(next Handler) Handler { return f(next) }
 // work only when they're given to NewConsumer instead.
 func Chain(h Handler, mw ...Middleware) Handler {
 	for i := len(mw) - 1; i >= 0; i-- {
+		if mw[i] == nil {
+			return invalidHandler(&InvalidError{"Middleware", "nil"})
+		}
 		h = mw[i].Wrap(h)
 	}
 	return h

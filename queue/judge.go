@@ -8,6 +8,7 @@ func (c *Consumer) judge(l *lease, err error, now time.Time) Settled {
 	if err == nil {
 		return v
 	}
+	l.restore()
 	v.GiveUp = c.giveUp
 	if c.giveUp.MaxAge > 0 {
 		if from := l.d.AgeFrom(); !from.IsZero() {
@@ -38,7 +39,7 @@ func (c *Consumer) judge(l *lease, err error, now time.Time) Settled {
 	return v
 }
 
-func (c *Consumer) countLocked(l *lease, v *Settled, panicked bool, now time.Time) {
+func (c *Consumer) countLocked(v *Settled, panicked bool, now time.Time) {
 	s := &c.stats
 	if panicked {
 		s.Panics++
@@ -71,7 +72,6 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 	case Success, Dropped, DeadLettered:
 		// Also when the lease was lost: if the broker hasn't given the message
 		// to somebody else yet, this keeps it from doing so.
-		c.track.forget(l.brokerID)
 		c.finalLocked(l, Settlement{Kind: Ack}, now)
 		if line != nil {
 			l.line = nil
@@ -111,7 +111,6 @@ func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Ti
 	if m := c.caps.MaxRedeliveryDelay; m > 0 && v.Delay > m && c.caps.Delays && l.line == nil {
 		// Longer than the broker can hold it back: published again, with what
 		// its count of deliveries would have told.
-		c.track.forget(l.brokerID)
 		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(v.Delay), failures: v.Failures}, now)
 		return
 	}
@@ -144,15 +143,21 @@ func (c *Consumer) holdHeadLocked(l *lease, v *Settled, failed bool, now time.Ti
 		c.heldLocked() >= c.opts.MaxHold {
 		return false
 	}
+	// The next attempt gets a lease of its own: the context of this one is over.
+	next := &lease{
+		c: c, d: l.original, kept: l.kept, failures: l.failures, original: l.original, arrived: l.arrived, due: l.due,
+		deadline: l.deadline, length: l.length, capAt: l.capAt, line: l.line, scope: l.scope,
+	}
+	c.leases.remove(l)
+	l.state, l.line = leaseDone, nil
+	next.line.head = next
 	if failed {
-		l.failures++
-		c.track.add(l.brokerID, 1, 0)
+		next.failures++
+		// A failure without a delivery of its own: the broker doesn't count it.
+		c.track.add(l.brokerID, 1, -1)
 	}
-	l.std.Store(nil) // the next attempt gets a context of its own
-	l.tickets = nil
-	c.holdLocked(l, until, now)
-	if !l.listed {
-		c.keepLocked(l)
-	}
+	c.holdLocked(next, until, now)
+	c.keepLocked(next)
+	c.armLeasesLocked(now)
 	return true
 }

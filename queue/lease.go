@@ -1,9 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -16,11 +17,7 @@ type lease struct {
 	d *Delivery
 
 	// What settling needs, kept out of the handler's reach.
-	native   any
-	carried  *metadata
-	brokerID string
-	id       string
-	source   Endpoint
+	kept
 	failures int       // before this attempt
 	original *Delivery // untouched copy, where the delivery may be tried again from memory
 
@@ -44,8 +41,27 @@ type lease struct {
 	at         time.Time
 	listed     bool
 
+	scope *scope
 	std   atomic.Pointer[stdContext]
-	stdMu sync.Mutex
+}
+
+// kept is what of a delivery isn't left to the handler: what settling and
+// publishing again need.
+type kept struct {
+	native     any
+	carried    *metadata
+	meta       *metadata
+	brokerID   string
+	id         string
+	key        string
+	source     Endpoint
+	enqueuedAt time.Time
+	released   time.Time // Delivery.due
+	attempt    int
+}
+
+func keep(d *Delivery) kept {
+	return kept{d.Native, d.carried, d.meta, d.BrokerID, d.ID, d.OrderingKey, d.Source, d.EnqueuedAt, d.due, d.Attempt}
 }
 
 type leaseState uint8
@@ -114,6 +130,9 @@ func (c *Consumer) renew() {
 			}
 			continue
 		}
+		if l.capAt.Sub(l.deadline) < l.length/renewSlack {
+			l.capAt = l.deadline // not worth a call
+		}
 		if !l.capAt.After(l.deadline) { // not to be extended
 			if l.state != leaseRunning {
 				c.giveBackLocked(l, 0, now)
@@ -132,42 +151,44 @@ func (c *Consumer) renew() {
 		c.leases.insert(l)
 	}
 	c.armLeasesLocked(now)
+	c.fetch.lookAgainLocked(now) // what isn't ours any more leaves room
+	base := c.scope.base
 	c.mu.Unlock()
 	for _, l := range lost {
 		c.tellLost(l)
 	}
 	if len(batch) > 0 {
-		c.extend(batch, now)
+		c.extend(base, batch, now)
 	}
 }
 
 // extend asks the broker for the leases' usual length, or for less when one may
-// not be kept that long.
-func (c *Consumer) extend(batch []*lease, now time.Time) {
+// not be kept that long. Leases that may be kept nearly as long as each other go
+// together, by the shortest of them.
+func (c *Consumer) extend(base context.Context, batch []*lease, now time.Time) {
+	slices.SortStableFunc(batch, func(a, b *lease) int { return cmp.Compare(a.askable(now), b.askable(now)) })
 	for len(batch) > 0 {
 		length := batch[0].askable(now)
+		step := batch[0].length / renewSlack
 		n := 1
-		for n < len(batch) && batch[n].askable(now) == length {
+		for n < len(batch) && batch[n].askable(now)-length < step {
 			n++
 		}
-		c.extendSome(batch[:n], length)
+		c.extendSome(base, batch[:n], length)
 		batch = batch[n:]
 	}
 }
 
 func (l *lease) askable(now time.Time) time.Duration {
-	if rest := l.capAt.Sub(now); rest < l.length {
-		return rest
-	}
-	return l.length
+	return min(l.capAt.Sub(now), l.length)
 }
 
-func (c *Consumer) extendSome(batch []*lease, length time.Duration) {
+func (c *Consumer) extendSome(base context.Context, batch []*lease, length time.Duration) {
 	ds := make([]*Delivery, len(batch))
 	for i, l := range batch {
 		ds[i] = l.handle()
 	}
-	ctx, cancel := context.WithTimeout(c.base, max(min(extendTimeout, length/renewAtShare), time.Millisecond))
+	ctx, cancel := context.WithTimeout(base, max(min(extendTimeout, length/renewAtShare), time.Millisecond))
 	granted, err := c.sub.Extend(ctx, length, ds...)
 	cancel()
 	errs := settleErrors(err, len(batch))
@@ -183,11 +204,12 @@ func (c *Consumer) extendSome(batch []*lease, length time.Duration) {
 		if errs != nil {
 			e = errs[i]
 		}
-		if c.extendedLocked(l, at, e, now) {
+		if c.extendedLocked(l, at, e, length, now) {
 			lost = append(lost, l)
 		}
 	}
 	c.armLeasesLocked(now)
+	c.fetch.lookAgainLocked(now)
 	c.mu.Unlock()
 	for _, l := range lost {
 		c.tellLost(l)
@@ -196,7 +218,7 @@ func (c *Consumer) extendSome(batch []*lease, length time.Duration) {
 
 // extendedLocked takes the broker's answer. It reports whether a running handler
 // lost its lease by it.
-func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, now time.Time) (lost bool) {
+func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, asked time.Duration, now time.Time) (lost bool) {
 	l.extending = false
 	if l.extended != nil {
 		close(l.extended)
@@ -204,7 +226,7 @@ func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, now ti
 	}
 	if err == nil && !granted.IsZero() {
 		l.deadline = granted
-		if granted.Before(now.Add(l.length / 2)) {
+		if granted.Before(now.Add(min(asked, l.length) / 2)) {
 			l.capAt = granted // the broker doesn't give more
 		}
 	}
@@ -273,7 +295,9 @@ func (l *lease) handle() *Delivery {
 // done to it. The handler must have returned.
 func (l *lease) restore() *Delivery {
 	d := l.d
-	d.Native, d.carried, d.ID, d.BrokerID, d.Source = l.native, l.carried, l.id, l.brokerID, l.source
+	k := &l.kept
+	d.Native, d.carried, d.meta, d.BrokerID, d.ID, d.OrderingKey = k.native, k.carried, k.meta, k.brokerID, k.id, k.key
+	d.Source, d.EnqueuedAt, d.due, d.Attempt = k.source, k.enqueuedAt, k.released, k.attempt
 	return d
 }
 

@@ -32,7 +32,6 @@ func (c *Consumer) logStart() {
 
 // tellSettled calls the hooks and logs what doesn't go its usual way.
 func (c *Consumer) tellSettled(l *lease, v *Settled) {
-	l.restore()
 	for _, h := range c.hooks {
 		if h.Settled != nil {
 			h.Settled(*v)

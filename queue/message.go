@@ -123,13 +123,13 @@ func (e Endpoint) String() string {
 // gives up by age: its first enqueue, the end of a delay of a minute or more, its
 // dead-lettering or its redrive, whichever is latest. It's zero when unknown.
 func (d *Delivery) AgeFrom() time.Time {
-	from := later(d.EnqueuedAt, d.due)
 	c := d.carried
 	if c == nil {
-		return from
+		return later(d.EnqueuedAt, d.due)
 	}
+	from := d.EnqueuedAt
 	if c.ageFrom.IsZero() {
-		from = later(from, c.due)
+		from = later(from, later(d.due, c.due))
 	} else { // a due time beside it is that of a backoff
 		from = later(from, c.ageFrom)
 	}

@@ -12,7 +12,7 @@ type ConsumerOptions struct {
 	Name string
 
 	// Concurrency is the most handlers that run at once. Default 16; it can be
-	// changed live with SetConcurrency.
+	// changed live with SetConcurrency. At most MaxConcurrency.
 	Concurrency int
 
 	// Middleware wraps the handler; the first is the outermost. Gates and
@@ -40,7 +40,7 @@ type ConsumerOptions struct {
 	MaxExtension time.Duration
 
 	// HandlerTimeout cancels a handler's context that long after its start;
-	// the cause is context.DeadlineExceeded. Default: none.
+	// the cause is context.DeadlineExceeded. At most MaxExtension. Default: none.
 	HandlerTimeout time.Duration
 
 	// MaxHold is the most deliveries that wait, leased, for something other
@@ -63,13 +63,20 @@ const (
 	DefaultReceiveGrace = time.Second
 	DefaultMaxExtension = time.Hour
 	DefaultMaxHold      = 1000
+
+	MaxConcurrency = 1_000_000 // largest Concurrency
 )
+
+// maxWait keeps sums of durations from overflowing.
+const maxWait = 100 * 365 * 24 * time.Hour
 
 // validate fills in the defaults and refuses what can't be meant.
 func (o ConsumerOptions) validate() (ConsumerOptions, error) {
 	switch {
 	case o.Concurrency < 0:
 		return o, &InvalidError{"Concurrency", fmt.Sprintf("%d is negative", o.Concurrency)}
+	case o.Concurrency > MaxConcurrency:
+		return o, &InvalidError{"Concurrency", fmt.Sprintf("%d is over %d", o.Concurrency, MaxConcurrency)}
 	case o.MaxExtension < 0:
 		return o, &InvalidError{"MaxExtension", "negative"}
 	case o.HandlerTimeout < 0:
@@ -86,8 +93,11 @@ func (o ConsumerOptions) validate() (ConsumerOptions, error) {
 	setDefault(&o.ReceiveGrace, DefaultReceiveGrace)
 	setDefault(&o.MaxExtension, DefaultMaxExtension)
 	setDefault(&o.MaxHold, DefaultMaxHold)
-	o.DrainTimeout = max(o.DrainTimeout, 0)
-	o.ReceiveGrace = max(o.ReceiveGrace, 0)
+	if o.HandlerTimeout > o.MaxExtension {
+		return o, &InvalidError{"HandlerTimeout", fmt.Sprintf("%v is over MaxExtension, %v, at which the lease ends", o.HandlerTimeout, o.MaxExtension)}
+	}
+	o.DrainTimeout = min(max(o.DrainTimeout, 0), maxWait)
+	o.ReceiveGrace = min(max(o.ReceiveGrace, 0), maxWait)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -111,8 +121,8 @@ type ConsumerInfo struct {
 }
 
 // Hooks are functions that a Consumer calls as things happen. Each may be nil.
-// They are called concurrently and must not block; what they're given is only
-// theirs to read, and only until they return. Middleware that has a method Hooks() *Hooks adds its own.
+// They are called concurrently and must not block, panic or end their goroutine;
+// what they're given is only theirs to read, and only until they return. Middleware that has a method Hooks() *Hooks adds its own.
 type Hooks struct {
 	// Settled is called after a handler has returned and its outcome is
 	// decided, before the broker is told.

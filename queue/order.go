@@ -12,6 +12,9 @@ type keyLine struct {
 	key  string
 	head *lease
 	rest []*lease
+	// full says that one has been given back for want of room: those after it
+	// mustn't overtake it.
+	full bool
 }
 
 // placeLocked decides where a delivery waits that has just arrived or whose wait
@@ -54,7 +57,8 @@ func (c *Consumer) followLocked(line *keyLine, l *lease, now time.Time) {
 			return
 		}
 	}
-	if c.heldLocked() >= c.opts.MaxHold {
+	if line.full || c.heldLocked() >= c.opts.MaxHold {
+		line.full = true
 		c.giveBackLocked(l, c.overflowDelay(), now)
 		return
 	}
@@ -84,13 +88,24 @@ func (c *Consumer) advanceLocked(line *keyLine, now time.Time) {
 
 // scatterLocked gives back everything that waits behind a key's head.
 func (c *Consumer) scatterLocked(line *keyLine, delay time.Duration, now time.Time) {
+	c.releaseAllLocked(c.dissolveLocked(line), delay, now)
+}
+
+// dissolveLocked ends a line and returns what has waited behind its head.
+func (c *Consumer) dissolveLocked(line *keyLine) []*lease {
 	rest := line.rest
 	line.rest, line.head = nil, nil
 	delete(c.keys, line.key)
 	c.waiting -= len(rest)
 	for _, f := range rest {
 		f.line = nil
-		c.releaseLocked(f, delay, now)
+	}
+	return rest
+}
+
+func (c *Consumer) releaseAllLocked(ls []*lease, delay time.Duration, now time.Time) {
+	for _, l := range ls {
+		c.releaseLocked(l, delay, now)
 	}
 }
 
@@ -110,17 +125,17 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 		c.holdLocked(l, l.due, now)
 		return
 	}
-	l.state = leaseDone
 	delay := l.due.Sub(now)
-	if line := l.line; line != nil {
-		l.line = nil
-		c.scatterLocked(line, delay, now)
-	}
+	line := l.line
+	l.line = nil
 	c.stats.Deferred++
 	if c.caps.ReleaseCounts {
 		c.track.add(l.brokerID, 0, 1)
 	}
 	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(delay)}, now)
+	if line != nil {
+		c.scatterLocked(line, delay, now)
+	}
 }
 
 func (c *Consumer) holdLocked(l *lease, until, now time.Time) {
@@ -171,9 +186,9 @@ func (h *timedHeap) Pop() any {
 	return l
 }
 
-// takeOutLocked takes a delivery that hasn't started out of wherever it waits,
-// and gives back those that waited behind it.
-func (c *Consumer) takeOutLocked(l *lease, now time.Time) {
+// takeOutLocked takes a delivery that hasn't started out of wherever it waits. It
+// returns those that waited behind it: they mustn't overtake it.
+func (c *Consumer) takeOutLocked(l *lease) (behind []*lease) {
 	same := func(o *lease) bool { return o == l }
 	switch l.state {
 	case leaseReady:
@@ -186,33 +201,48 @@ func (c *Consumer) takeOutLocked(l *lease, now time.Time) {
 		}
 	case leaseFollower:
 		line := l.line
-		l.line = nil
 		i := slices.Index(line.rest, l)
-		tail := line.rest[i+1:]
+		behind = slices.Clone(line.rest[i+1:])
 		line.rest = line.rest[:i:i]
-		c.waiting -= 1 + len(tail)
-		for _, f := range tail { // they mustn't overtake it
+		c.waiting -= 1 + len(behind)
+		l.line = nil
+		for _, f := range behind {
 			f.line = nil
-			c.releaseLocked(f, 0, now)
 		}
+		return behind
 	case leaseRunning, leaseDone, leaseAbandoned:
 	}
 	if line := l.line; line != nil && line.head == l {
 		l.line = nil
-		c.scatterLocked(line, 0, now)
+		return c.dissolveLocked(line)
 	}
+	return nil
 }
 
-// giveBackLocked releases a delivery that hasn't started.
+// giveBackLocked releases a delivery that hasn't started, wherever it waits.
 func (c *Consumer) giveBackLocked(l *lease, delay time.Duration, now time.Time) {
-	c.takeOutLocked(l, now)
+	behind := c.takeOutLocked(l)
 	c.releaseLocked(l, delay, now)
+	c.releaseAllLocked(behind, delay, now)
+}
+
+// releaseWithLineLocked releases a delivery that hasn't started and waits nowhere
+// any more, and then those behind it: a broker that unlocks a key with the first
+// that's visible must see the head first.
+func (c *Consumer) releaseWithLineLocked(l *lease, delay time.Duration, now time.Time) {
+	line := l.line
+	l.line = nil
+	c.releaseLocked(l, delay, now)
+	if line != nil {
+		c.scatterLocked(line, delay, now)
+	}
 }
 
 // expireLocked forgets a delivery that hasn't started and isn't ours any more.
 func (c *Consumer) expireLocked(l *lease) {
-	c.takeOutLocked(l, time.Now())
+	behind := c.takeOutLocked(l)
 	c.forgetLocked(l)
+	c.releaseAllLocked(behind, 0, time.Now())
 }
 
 // forgetLocked drops a delivery without a settlement: its lease is over, or a
@@ -254,19 +284,17 @@ func (c *Consumer) releaseWaitingLocked() {
 	backoffs := c.timed
 	c.timed = nil
 	for _, l := range all {
-		if line := l.line; line != nil {
-			l.line = nil
-			c.scatterLocked(line, 0, now)
-		}
-		c.releaseLocked(l, 0, now)
+		c.releaseWithLineLocked(l, 0, now)
 	}
 	for _, l := range backoffs {
-		delay := l.until.Sub(now)
-		if line := l.line; line != nil { // a key's head that's backing off
-			l.line = nil
-			c.scatterLocked(line, delay, now)
+		delay := max(l.until.Sub(now), 0)
+		if c.phase == phaseRunning && l.line != nil && !c.caps.KeyLocked {
+			// It's this consumer that gets the key again after a pause. If the head
+			// stayed away longer than what was never fetched, that would overtake it.
+			c.track.notBefore(l.brokerID, l.until)
+			delay = 0
 		}
-		c.releaseLocked(l, max(delay, 0), now)
+		c.releaseWithLineLocked(l, delay, now)
 	}
 	// What's left waits behind a running handler.
 	for _, line := range c.keys {

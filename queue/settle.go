@@ -50,7 +50,7 @@ func (s *settler) init(c *Consumer) {
 }
 
 func (s *settler) start() {
-	s.ctx, s.cancel = context.WithCancel(s.c.base)
+	s.ctx, s.cancel = context.WithCancel(s.c.scope.base)
 }
 
 // finalLocked ends a delivery with a settlement. If an extension is under way
@@ -128,7 +128,7 @@ func (s *settler) flushLocked() {
 	s.pending, s.leases = s.spare, s.spareLeases
 	s.spare, s.spareLeases = nil, nil
 	s.flights++
-	go s.flight(batch, leases)
+	go s.flight(s.ctx, batch, leases)
 }
 
 // landed ends a first call; left settlements of its batch are tried again.
@@ -139,7 +139,14 @@ func (s *settler) landed(left int, batch []Settlement, leases []*lease) {
 	s.flights--
 	if left > 0 {
 		s.retries++
-	} else if s.spare == nil && cap(batch) <= 2*settleBatch {
+	} else if !c.track.empty() {
+		for i := range batch {
+			if batch[i].Kind != Release {
+				c.track.forget(leases[i].brokerID)
+			}
+		}
+	}
+	if left == 0 && s.spare == nil && cap(batch) <= 2*settleBatch {
 		clear(batch)
 		clear(leases)
 		s.spare, s.spareLeases = batch[:0], leases[:0]
@@ -163,8 +170,8 @@ func (s *settler) gaveUp() {
 }
 
 // flight settles a batch. What fails is tried again until the leases end.
-func (s *settler) flight(batch []Settlement, leases []*lease) {
-	left, leftLeases := s.call(batch, leases)
+func (s *settler) flight(ctx context.Context, batch []Settlement, leases []*lease) {
+	left, leftLeases := s.call(ctx, batch, leases)
 	s.landed(len(left), batch, leases)
 	batch, leases = left, leftLeases
 	if len(batch) == 0 {
@@ -172,8 +179,8 @@ func (s *settler) flight(batch []Settlement, leases []*lease) {
 	}
 	defer s.gaveUp()
 	for pause := settleRetryMin; len(batch) > 0; pause = min(2*pause, settleRetryMax) {
-		if !sleep(s.ctx, pause) {
-			s.sift(batch, leases, context.Cause(s.ctx))
+		if !sleep(ctx, pause) {
+			s.sift(ctx, batch, leases, context.Cause(ctx))
 			break
 		}
 		now := time.Now()
@@ -182,7 +189,7 @@ func (s *settler) flight(batch []Settlement, leases []*lease) {
 				batch[i].Delay = max(leases[i].until.Sub(now), 0)
 			}
 		}
-		if batch, leases = s.call(batch, leases); len(batch) == 0 {
+		if batch, leases = s.call(ctx, batch, leases); len(batch) == 0 {
 			break
 		}
 	}
@@ -194,18 +201,18 @@ func (s *settler) doneLocked() bool {
 }
 
 // call settles once and returns what failed and can still be tried.
-func (s *settler) call(batch []Settlement, leases []*lease) ([]Settlement, []*lease) {
-	ctx, cancel := context.WithTimeout(s.ctx, settleTimeout)
-	err := s.c.sub.Settle(ctx, batch...)
+func (s *settler) call(ctx context.Context, batch []Settlement, leases []*lease) ([]Settlement, []*lease) {
+	limited, cancel := context.WithTimeout(ctx, settleTimeout)
+	err := s.c.sub.Settle(limited, batch...)
 	cancel()
 	if err == nil {
 		return nil, nil
 	}
-	return s.sift(batch, leases, err)
+	return s.sift(ctx, batch, leases, err)
 }
 
 // sift keeps what failed and can still be tried.
-func (s *settler) sift(batch []Settlement, leases []*lease, err error) ([]Settlement, []*lease) {
+func (s *settler) sift(ctx context.Context, batch []Settlement, leases []*lease, err error) ([]Settlement, []*lease) {
 	errs := settleErrors(err, len(batch))
 	now := time.Now()
 	n := 0
@@ -220,7 +227,7 @@ func (s *settler) sift(batch []Settlement, leases []*lease, err error) ([]Settle
 		if end.IsZero() {
 			end = l.arrived.Add(settleNoLease)
 		}
-		again := now.Before(end) && !errors.Is(e, ErrLeaseLost) && !errors.Is(e, ErrClosed) && s.ctx.Err() == nil
+		again := now.Before(end) && !errors.Is(e, ErrLeaseLost) && !errors.Is(e, ErrClosed) && ctx.Err() == nil
 		s.report(batch[i], l, e, again)
 		if !again {
 			lost++

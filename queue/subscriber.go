@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -109,7 +110,15 @@ const (
 )
 
 func (a AttemptCount) String() string {
-	return [...]string{"unknown", "approximate", "exact"}[a]
+	switch a {
+	case AttemptsUnknown:
+		return "unknown"
+	case AttemptsApproximate:
+		return "approximate"
+	case AttemptsExact:
+		return "exact"
+	}
+	return fmt.Sprintf("AttemptCount(%d)", int(a))
 }
 
 // Capabilities tells what a queue can do. A wrapper that changes a limit has a

@@ -120,10 +120,14 @@ func (w *Wire) check(m *Message) error {
 		types = md.types
 	}
 	size, count, exact := len(m.Body), len(m.Attributes), len(types) > 0
-	if w.XMLText && !xmlBody(m.Body) {
-		size = base64Len(len(m.Body)) + 1 // the 1 is for an empty one
-		size += len(EncodingAttribute) + len(EncodingBase64) + w.AttributeBytes
-		count++
+	if w.XMLText {
+		// A body that XML can't hold is larger on the wire and takes an attribute.
+		// Its text is only looked at when that might be too much.
+		encoded := base64Len(len(m.Body)) + 1 + len(EncodingAttribute) + len(EncodingBase64) + w.AttributeBytes // the 1 is for an empty one
+		far := (w.MaxBytes == 0 || encoded < w.MaxBytes/2) && (w.MaxAttributes == 0 || count < w.MaxAttributes/2)
+		if far || !xmlBody(m.Body) {
+			size, count = encoded, count+1
+		}
 	}
 	for k, v := range m.Attributes {
 		if err := w.checkAttribute(k, v, types[k]); err != nil {
