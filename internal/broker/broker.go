@@ -108,7 +108,7 @@ type Item[P any] struct {
 	// that doing it again can be told from an expired lease, which adds two.
 	gen      uint32
 	receives uint32
-	returns  uint16 // by release and by expiry; stays at its maximum
+	returns  uint8 // by release and by expiry; stays at its maximum
 	state    State
 	inRing   bool
 	shared   bool // others than a lease's holder may read Payload

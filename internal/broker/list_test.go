@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -121,4 +122,9 @@ func TestHeapGivesTheEarliestAndThenTheFirstSent(t *testing.T) {
 		})
 		require.Same(t, want, h.first())
 	}
+}
+
+func TestItemStaysSmall(t *testing.T) {
+	t.Parallel()
+	assert.LessOrEqual(t, unsafe.Sizeof(Item[struct{}]{}), uintptr(80), "there may be millions")
 }

@@ -99,7 +99,7 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 
 // comeBack returns an item whose lease has ended.
 func (q *Queue[P]) comeBack(it *Item[P], delay time.Duration, now Instant) {
-	if it.returns < math.MaxUint16 {
+	if it.returns < math.MaxUint8 {
 		it.returns++
 	}
 	it.at = now.Add(delay)
