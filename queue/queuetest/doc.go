@@ -31,6 +31,13 @@
 // is named in a second table with the reason. Any other skip, and an entry
 // without its test, fails.
 //
+// # Storms
+//
+// The suite runs one storm: handlers and every call to the broker fail at
+// random, answers are lost, consumers are resized, paused and restarted, and in
+// the end each message must have been handled or dead-lettered. [Soak] runs
+// storms for as long as asked; a failure names its seed.
+//
 // # When a test fails
 //
 // It prints why its rule exists, and what the consumers logged.
