@@ -310,8 +310,9 @@ func (c *Consumer) tell(w *worker, l *lease, v *Settled, panicked bool, ended ti
 			told = true
 			return
 		}
-		go func() { // the goroutine is on its way out
-			if c.conclude(w, l, v, panicked, ended) != nil {
+		verdict := *v // of its own, so that v needn't go to the heap
+		go func() {   // the goroutine is on its way out
+			if c.conclude(w, l, &verdict, panicked, ended) != nil {
 				c.work(w)
 			}
 		}()

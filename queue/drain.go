@@ -12,7 +12,7 @@ func (c *Consumer) drain() error {
 	begun := time.Now()
 	c.phase = phaseDraining
 	c.fetch.rouse()
-	c.fetch.pause()
+	c.fetch.end()
 	c.fetch.wake.Broadcast()
 	c.releaseWaitingLocked()
 

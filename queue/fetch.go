@@ -21,7 +21,7 @@ type fetcher struct {
 	reserved int  // what receives under way may bring
 	gateShut bool // a gate has no room
 
-	ctx    context.Context // of receives; ends after the grace of a pause or drain
+	ctx    context.Context // of receives; ends after the grace of a drain, or with a pause
 	cancel context.CancelCauseFunc
 	grace  *time.Timer
 	awake  context.Context // of waits between receives; ends when a drain begins
@@ -80,11 +80,17 @@ func (f *fetcher) spawn() {
 	go f.loop(f.epoch)
 }
 
-// pause lets open receives end by themselves for a while, then cuts them off.
+// pause cuts open receives off where that costs nothing. Elsewhere they end by
+// themselves, and what they bring is given back: cut off, the broker would hide
+// it, or count an attempt that nobody here knows of.
 func (f *fetcher) pause() {
-	if f.cancel == nil {
-		return
+	if f.cancel != nil && f.c.caps.CancelSafe {
+		f.cancel(errReceiveCut)
 	}
+}
+
+// end cuts open receives off, after their grace where that's needed.
+func (f *fetcher) end() {
 	cancel := f.cancel
 	if f.c.opts.ReceiveGrace == 0 || f.c.caps.CancelSafe {
 		cancel(errReceiveCut)
@@ -94,10 +100,8 @@ func (f *fetcher) pause() {
 }
 
 func (f *fetcher) resume() {
-	over := f.grace != nil && !f.grace.Stop() // it has fired, and cuts f.ctx off at any moment
-	f.grace = nil
 	if f.ctx != nil && f.c.phase == phaseRunning {
-		if over || f.ctx.Err() != nil {
+		if f.ctx.Err() != nil {
 			f.open()
 		}
 		f.wake.Broadcast()

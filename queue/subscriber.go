@@ -156,7 +156,8 @@ type Capabilities struct {
 	BrokerMaxAttempts int
 
 	// CancelSafe says that a Receive whose context ends leaves no message hidden
-	// for a caller that has gone; so ReceiveGrace isn't needed.
+	// for a caller that has gone, and costs none an attempt; so ReceiveGrace
+	// isn't needed.
 	CancelSafe bool
 
 	// SettleConfirmed says that a nil from Settle is the broker's word that the
