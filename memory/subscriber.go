@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/anyqueue/anyqueue/internal/broker"
@@ -238,10 +239,8 @@ func (h *handle) outcome(what string, ops []op) error {
 		if o.Err == nil {
 			continue
 		}
-		if o.Err == broker.ErrStale { //nolint:errorlint // it's ours, and never wrapped
-			if silent := like.silentExtend || like.silentAck && (o.Kind == broker.Ack || o.Kind == broker.Replace); silent {
-				continue
-			}
+		if silent := like.silentExtend || like.silentAck && (o.Kind == broker.Ack || o.Kind == broker.Replace); silent && errors.Is(o.Err, broker.ErrStale) {
+			continue
 		}
 		if errs == nil {
 			errs = make([]error, len(ops))
@@ -297,7 +296,7 @@ func (h *handle) extend(ctx context.Context, d time.Duration, ds []*queue.Delive
 		switch o := &ops[i]; {
 		case o.Err == nil:
 			granted[i] = clock.Time(o.Until)
-		case o.Err == broker.ErrStale && h.core.broker.like.silentExtend: //nolint:errorlint // as above
+		case h.core.broker.like.silentExtend && errors.Is(o.Err, broker.ErrStale):
 			granted[i] = clock.Time(now.Add(d))
 		}
 	}

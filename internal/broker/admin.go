@@ -173,15 +173,21 @@ func (q *Queue[P]) Lose(now Instant, it *Item[P], gen uint32) {
 func (q *Queue[P]) Share(it *Item[P]) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if it.state == Gone {
+		return it.shared // then it never was freed
+	}
 	it.shared = true
-	return it.state != Gone
+	return true
 }
 
 // Again makes a message come once more, beside what becomes of it otherwise. If
-// it may be gone by then, Share must have been called before.
+// it may be gone by then, Share must have been called before; without it nothing
+// happens.
 func (q *Queue[P]) Again(now Instant, it *Item[P]) {
 	q.lock(now)
-	q.duplicate(it, now)
+	if it.state != Gone || it.shared {
+		q.duplicate(it, now)
+	}
 	q.finish(now)
 }
 
