@@ -19,7 +19,8 @@
 // Publish copies the messages and returns; it never waits. An unbounded queue
 // grows as long as nobody consumes: Options.MaxMessages and MaxBytes bound each
 // queue, and Publish fails with queue.ErrFull beyond. "Durable" means here that
-// the message is in the broker's memory.
+// the message is in the broker's memory. A Broker keeps up to 4 MiB of bodies
+// that are gone, to use their memory again.
 //
 // # Consuming
 //

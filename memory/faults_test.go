@@ -178,7 +178,17 @@ func TestSettleFaults(t *testing.T) {
 		errs = settleAll()
 		require.NoError(t, errs[0])
 		require.ErrorIs(t, errs[1], queue.ErrLeaseLost)
-		assert.ElementsMatch(t, []string{"d", "e"}, bodies(receive(t, q, 10)), "both come again")
+		again := receive(t, q, 10)
+		assert.ElementsMatch(t, []string{"d", "e"}, bodies(again), "both come again")
+		ack(t, q, again...)
+
+		// What's long gone can't: its memory may hold something else by now.
+		publish(t, q, "", "f")
+		gone := receive(t, q, 1)[0]
+		ack(t, q, gone)
+		b.Fail(memory.Fault{Call: memory.OnSettle, Effect: memory.Twice, Times: 1, Match: isBody("f")})
+		ack(t, q, gone)
+		assert.Empty(t, receive(t, q, 1))
 	})
 }
 
