@@ -59,6 +59,15 @@ func newApp(s settings, stdout, stderr io.Writer, n network, mem *memory.Broker)
 	return a, err
 }
 
+// shareable fails when a part would run alone beside queues that no other
+// process can reach.
+func (a *app) shareable() error {
+	if a.role == "all" || a.role == "fake" || a.file.Queue(crmLeads).Backend != memory.System {
+		return nil
+	}
+	return errors.New("queues in memory can't be shared by processes: set QUEUE_BACKEND, or leave out -role")
+}
+
 // run plays the role. It reports whether all went well, as far as that's known.
 func (a *app) run(ctx context.Context) (ok bool, err error) {
 	defer func() {
@@ -66,9 +75,6 @@ func (a *app) run(ctx context.Context) (ok bool, err error) {
 		defer cancel()
 		err = errors.Join(err, a.bus.Close(closing))
 	}()
-	if a.role != "all" && a.file.Queue(crmLeads).Backend == memory.System {
-		a.log.Warn("the queues are in this process's memory: no other process sees them; set QUEUE_BACKEND")
-	}
 	switch a.role {
 	case "web":
 		return true, a.runWeb(ctx)

@@ -73,6 +73,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	a, err := newApp(s, stdout, stderr, newLoopback(), memory.New(nil))
 	if err == nil {
+		err = a.shareable()
+	}
+	if err == nil {
 		var ok bool
 		if ok, err = a.run(ctx); err == nil && !ok {
 			return 1
