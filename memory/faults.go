@@ -265,12 +265,8 @@ func (h *handle) spoil(fs *faults, ds []*queue.Delivery) {
 		if err != nil {
 			continue // can't be: it was just made
 		}
-		switch f := fs.hit(OnReceive, h.core.name, &d.Message); {
-		case f == nil:
-		case f.Effect == Twice:
-			h.core.q.Again(now, r.item)
-		case f.Effect == LoseLease:
-			h.core.q.Lose(now, r.item, r.gen)
+		if f := fs.hit(OnReceive, h.core.name, &d.Message); f != nil {
+			f.Effect.spoil(r, now)
 		}
 	}
 }
@@ -281,7 +277,6 @@ func (h *handle) settleFaulty(ctx context.Context, fs *faults, s []queue.Settlem
 	if len(c.pass) > 0 {
 		c.answered(settleErrors(h.settle(ctx, c.pass), len(c.pass)))
 	}
-	h.bringBack(c.hits, c.errs, func(i int) *queue.Delivery { return s[i].Delivery })
 	if err := queue.NewSettleError(c.errs); err != nil {
 		return h.fail("settle on", err)
 	}
@@ -301,7 +296,6 @@ func (h *handle) extendFaulty(ctx context.Context, fs *faults, d time.Duration, 
 			}
 		}
 	}
-	h.bringBack(c.hits, c.errs, func(i int) *queue.Delivery { return ds[i] })
 	if err := queue.NewSettleError(c.errs); err != nil {
 		return granted, h.fail("extend on", err)
 	}
@@ -315,33 +309,31 @@ func messageOf(d *queue.Delivery) *queue.Message {
 	return &d.Message
 }
 
-// beforehand does LoseLease, and prepares Twice.
+// beforehand does LoseLease and Twice, which begin before the call takes effect:
+// afterwards the lease is over, and a key has gone on.
 func (h *handle) beforehand(hits []*fault, of func(int) *queue.Delivery) {
-	h.each(hits, LoseLease, of, func(_ int, now instant, r *delivery) { h.core.q.Lose(now, r.item, r.gen) })
-	h.each(hits, Twice, of, func(_ int, _ instant, r *delivery) { h.core.q.Share(r.item) })
-}
-
-// bringBack does Twice, for what succeeded.
-func (h *handle) bringBack(hits []*fault, errs []error, of func(int) *queue.Delivery) {
-	h.each(hits, Twice, of, func(i int, now instant, r *delivery) {
-		if errs[i] == nil {
-			h.core.q.Again(now, r.item)
-		}
-	})
-}
-
-func (h *handle) each(hits []*fault, e Effect, of func(int) *queue.Delivery, do func(int, instant, *delivery)) {
 	now, err := h.core.broker.group.Clock.Now()
 	if err != nil {
 		return // the call itself says so
 	}
 	for i, f := range hits {
-		if f == nil || f.Effect != e {
+		if f == nil || f.Effect < Twice {
 			continue
 		}
-		if r, err := h.receiptOf(of(i)); err == nil {
-			do(i, now, r)
+		if d, err := h.receiptOf(of(i)); err == nil {
+			f.Effect.spoil(d, now)
 		}
+	}
+}
+
+// spoil does to one delivery what Twice and LoseLease say.
+func (e Effect) spoil(d *delivery, now instant) {
+	switch e {
+	case Twice:
+		d.core.q.Again(now, d.item, d.gen)
+	case LoseLease:
+		d.core.q.Lose(now, d.item, d.gen)
+	case Refuse, Unanswered: // they concern the call
 	}
 }
 

@@ -265,3 +265,27 @@ func TestLoseLeasesEndsThemAll(t *testing.T) {
 		assert.Zero(t, b.LoseLeases("no-such-queue"))
 	}
 }
+
+func TestDeliveredTwiceKeepsTheOrderOfItsKey(t *testing.T) {
+	t.Parallel()
+	for _, like := range []memory.Like{memory.Portable, memory.SQSFIFO, memory.PubSub} {
+		synctest.Test(t, func(t *testing.T) {
+			b, q := open(t, &memory.Options{Like: like}, true)
+			b.Fail(memory.Fault{Call: memory.OnSettle, Effect: memory.Twice, Times: 1})
+			publish(t, q, "k", "1", "2")
+			var got []string
+			for range 3 {
+				d := next(t, q)
+				assert.Equal(t, "k", d.OrderingKey)
+				got = append(got, string(d.Body))
+				ack(t, q, d)
+			}
+			if like == memory.PubSub { // which promises no more than this
+				assert.ElementsMatch(t, []string{"1", "1", "2"}, got)
+			} else {
+				assert.Equal(t, []string{"1", "1", "2"}, got)
+			}
+			assert.Empty(t, b.Messages("orders"))
+		})
+	}
+}

@@ -180,12 +180,11 @@ func (q *Queue[P]) Share(it *Item[P]) bool {
 	return true
 }
 
-// Again makes a message come once more, beside what becomes of it otherwise. If
-// it may be gone by then, Share must have been called before; without it nothing
-// happens.
-func (q *Queue[P]) Again(now Instant, it *Item[P]) {
+// Again makes a message that's leased come once more, beside what becomes of the
+// lease.
+func (q *Queue[P]) Again(now Instant, it *Item[P], gen uint32) {
 	q.lock(now)
-	if it.state != Gone || it.shared {
+	if it.state == Leased && it.gen == gen {
 		q.duplicate(it, now)
 	}
 	q.finish(now)
