@@ -20,7 +20,6 @@ type testGate struct {
 	room  Room
 	entry func(*Delivery) Entry
 	wake  func()
-	in    int
 }
 
 func (g *testGate) Wrap(h Handler) Handler { return h }

@@ -71,14 +71,6 @@ func (f *fixture) do(kind Kind, d time.Duration, ls ...Lease[int]) error {
 	return err
 }
 
-func values(ls []Lease[int]) []int {
-	var out []int
-	for _, l := range ls {
-		out = append(out, l.Item.Payload)
-	}
-	return out
-}
-
 // check compares the counts with what's really there.
 func (f *fixture) check() {
 	f.Helper()
