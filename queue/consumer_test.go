@@ -197,6 +197,24 @@ func TestSettlementsThatFailAreTriedAgainUntilTheLeaseEnds(t *testing.T) {
 	}
 }
 
+func TestAShortLeaseIsUsedForTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(2 * time.Second)
+		until := time.Now().Add(1900 * time.Millisecond)
+		f.onSettle = func(Settlement) error {
+			if time.Now().Before(until) {
+				return errTest
+			}
+			return nil
+		}
+		f.put(msgs(1)...)
+		c := run(consumer(t, f, ok, ConsumerOptions{}))
+		pass(time.Minute)
+		assert.Equal(t, 1, f.kinds()[Ack], "doubling pauses must not pass the lease's end")
+		require.NoError(t, c.stop())
+	})
+}
+
 func TestDrainWaitsForHandlersAndFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(30 * time.Second)

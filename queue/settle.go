@@ -179,7 +179,7 @@ func (s *settler) flight(ctx context.Context, batch []Settlement, leases []*leas
 	}
 	defer s.gaveUp()
 	for pause := settleRetryMin; len(batch) > 0; pause = min(2*pause, settleRetryMax) {
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, min(pause, halfOfLease(leases))) {
 			s.sift(ctx, batch, leases, context.Cause(ctx))
 			break
 		}
@@ -193,6 +193,19 @@ func (s *settler) flight(ctx context.Context, batch []Settlement, leases []*leas
 			break
 		}
 	}
+}
+
+// halfOfLease is half of what's left of the shortest lease, so that there's a try
+// before its end.
+func halfOfLease(leases []*lease) time.Duration {
+	now := time.Now()
+	left := settleRetryMax
+	for _, l := range leases {
+		if !l.deadline.IsZero() {
+			left = min(left, l.deadline.Sub(now)/2)
+		}
+	}
+	return max(left, settleRetryMin/5)
 }
 
 // doneLocked reports whether nothing is left to settle.
