@@ -20,7 +20,9 @@ type DeadLetterOptions struct {
 	Name string
 
 	// MaxFailures is the failure after which a delivery is given up, counted
-	// from 1. It needs a broker that counts deliveries. Default 0: no limit.
+	// from 1. It needs a broker that counts deliveries. It's approximate where
+	// releases count and several processes consume (SQS): what one has released,
+	// another takes for a failure; MaxAge isn't. Default 0: no limit.
 	MaxFailures int
 
 	// MaxAge is the age, at a failure, from which a delivery is given up. It

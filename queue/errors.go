@@ -25,7 +25,8 @@ var (
 	// ErrPermission says that the credentials don't allow the call.
 	ErrPermission = errors.New("queue: permission denied")
 	// ErrUnknownOutcome says that a call may have taken effect: it was sent,
-	// and no answer was seen.
+	// and no answer was seen. It may come together with another sentinel, that
+	// of a later try: test for it first.
 	ErrUnknownOutcome = errors.New("queue: outcome unknown")
 	// ErrClosed says that the queue or consumer was closed.
 	ErrClosed = errors.New("queue: closed")

@@ -201,7 +201,8 @@ type Publisher interface {
 	// durable. An entry that wraps ErrUnknownOutcome may have been sent.
 	//
 	// Every message is checked first, and one that can't be sent doesn't stop
-	// the others. Without a deadline in ctx, one of 30 seconds applies. Publish
+	// the others; but when the broker itself refuses one with an OrderingKey,
+	// the later ones of that key that weren't sent yet are kept back. Without a deadline in ctx, one of 30 seconds applies. Publish
 	// never writes to its messages. It may be called concurrently, and many
 	// messages in one call cost fewer requests than many calls.
 	Publish(ctx context.Context, msgs ...*Message) error

@@ -79,7 +79,8 @@ type Settlement struct {
 
 // Hop returns the message to publish in place of a deferred delivery: the same
 // message with its due time, failures and first enqueue in its metadata and
-// without a DedupID, so that the broker can't take it for a repeat. It's for
+// without a DedupID, so that the broker can't take it for a repeat. Once it's
+// durable, a Settle that is tried again must only remove the original. It's for
 // backends.
 func (s *Settlement) Hop() *Message {
 	return hopMessage(s.Delivery, s.Until, s.failures)
