@@ -17,6 +17,7 @@ var ErrInjected = errors.New("memory: injected fault")
 // Call is a kind of call that a Fault hits.
 type Call int
 
+// The calls that a Fault can hit.
 const (
 	OnPublish Call = iota
 	OnReceive

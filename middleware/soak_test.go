@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -139,7 +138,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (s *soak) consumer() *queue.Consumer {
 	c, err := queue.NewConsumer(s.q, s.handle, &queue.ConsumerOptions{
 		Concurrency: 8, DrainTimeout: s.period / 2, ReceiveGrace: s.period / 10, Backoff: queue.Backoff{Min: s.period / 10, Max: 2 * s.period},
-		MaxHold: 20, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		MaxHold: 20, Logger: slog.New(slog.DiscardHandler),
 		Middleware: []queue.Middleware{
 			middleware.Limit(6, middleware.LimitOptions{}),
 			middleware.DeadLetter(s.dead, middleware.DeadLetterOptions{MaxAge: 100 * s.period}),

@@ -7,8 +7,8 @@ import (
 )
 
 type stdContext struct {
-	context.Context
-	cancel context.CancelCauseFunc
+	context.Context //nolint:containedctx // it is one
+	cancel          context.CancelCauseFunc
 }
 
 type leaseKey struct{}
@@ -27,7 +27,7 @@ func (l *lease) Err() error {
 
 // A scope is what the handlers of one Run have in common.
 type scope struct {
-	base context.Context // the values of Run's context, without its end
+	base context.Context //nolint:containedctx // the values of Run's context, without its end; it lives as long as Run
 	over *stdContext     // of handlers that have returned
 }
 

@@ -128,7 +128,7 @@ func (c *Consumer) nextLocked(now time.Time) *lease {
 			c.expireLocked(l)
 			continue
 		}
-		if len(c.gates) > 0 && !c.enterLocked(l, now) {
+		if len(c.gates) > 0 && !c.enterLocked(l) {
 			c.gateHoldLocked(l, now)
 			continue
 		}
@@ -169,7 +169,7 @@ func cloneDelivery(d *Delivery) *Delivery {
 }
 
 // enterLocked asks every gate, in order. It's all or none.
-func (c *Consumer) enterLocked(l *lease, now time.Time) bool {
+func (c *Consumer) enterLocked(l *lease) bool {
 	if l.tickets == nil {
 		l.tickets = make([]any, len(c.gates))
 	}
@@ -225,7 +225,7 @@ func (c *Consumer) dispatchGatedLocked(now time.Time) {
 			c.expireLocked(l)
 			continue
 		}
-		if !c.enterLocked(l, now) {
+		if !c.enterLocked(l) {
 			kept = append(kept, l)
 			continue
 		}
@@ -240,7 +240,7 @@ func (c *Consumer) dispatchGatedLocked(now time.Time) {
 func (c *Consumer) work(w *worker) {
 	l, started := w.l, time.Now()
 	for l != nil {
-		err, panicked := c.call(w, l)
+		panicked, err := c.call(w, l)
 		ended := time.Now()
 		l = c.finish(w, l, err, panicked, started, ended)
 		started = ended
@@ -249,7 +249,7 @@ func (c *Consumer) work(w *worker) {
 
 // call runs the handler. A panic becomes an error. When the handler ends the
 // goroutine (runtime.Goexit), the slot goes to another one.
-func (c *Consumer) call(w *worker, l *lease) (err error, panicked bool) {
+func (c *Consumer) call(w *worker, l *lease) (panicked bool, err error) {
 	var ctx context.Context = l
 	if t := c.opts.HandlerTimeout; t > 0 {
 		var cancel context.CancelFunc
@@ -276,7 +276,7 @@ func (c *Consumer) call(w *worker, l *lease) (err error, panicked bool) {
 		_ = OutcomeOf(err) // an Unwrap that panics does it here, as the handler's panic
 	}
 	returned = true
-	return err, false
+	return false, err
 }
 
 // finish decides what becomes of a delivery whose handler has returned, and

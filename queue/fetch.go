@@ -21,10 +21,10 @@ type fetcher struct {
 	reserved int  // what receives under way may bring
 	gateShut bool // a gate has no room
 
-	ctx    context.Context // of receives; ends after the grace of a drain, or with a pause
+	ctx    context.Context //nolint:containedctx // of receives; ends after the grace of a drain, or with a pause
 	cancel context.CancelCauseFunc
 	grace  *time.Timer
-	awake  context.Context // of waits between receives; ends when a drain begins
+	awake  context.Context //nolint:containedctx // of waits between receives; ends when a drain begins
 	rouse  context.CancelFunc
 
 	rtt      time.Duration // of receives that came back full, smoothed

@@ -156,7 +156,7 @@ func (c *Consumer) holdHeadLocked(l *lease, v *Settled, failed bool, now time.Ti
 		// A failure without a delivery of its own: the broker doesn't count it.
 		c.track.add(l.brokerID, 1, -1)
 	}
-	c.holdLocked(next, until, now)
+	c.holdLocked(next, until)
 	c.keepLocked(next)
 	c.armLeasesLocked(now)
 	return true

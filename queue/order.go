@@ -122,7 +122,7 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 		return
 	}
 	if c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || l.due.Before(l.capAt)) {
-		c.holdLocked(l, l.due, now)
+		c.holdLocked(l, l.due)
 		return
 	}
 	delay := l.due.Sub(now)
@@ -138,7 +138,7 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 	}
 }
 
-func (c *Consumer) holdLocked(l *lease, until, now time.Time) {
+func (c *Consumer) holdLocked(l *lease, until time.Time) {
 	l.state, l.until = leaseTimed, until
 	heap.Push(&c.timed, l)
 	c.armHoldLocked()

@@ -487,16 +487,16 @@ func TestAnAckThatFailsForgetsNothing(t *testing.T) {
 
 var _ = errors.New
 
-type ptrErr struct{ err error }
+type typedNilError struct{ err error }
 
-func (e *ptrErr) Error() string { return "ptr" }
-func (e *ptrErr) Unwrap() error { return e.err }
+func (e *typedNilError) Error() string { return "ptr" }
+func (e *typedNilError) Unwrap() error { return e.err }
 
 func TestATypedNilErrorIsAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(time.Minute)
 		c := consumer(t, f, func(context.Context, *Delivery) error {
-			var e *ptrErr
+			var e *typedNilError
 			return e // the classic mistake
 		}, ConsumerOptions{})
 		f.put(msgs(1)...)

@@ -16,7 +16,7 @@ type settler struct {
 	flights int       // first calls under way, bounded
 	retries int       // batches that failed in part and are tried again: they mustn't hold up others
 	timer   lazyTimer
-	ctx     context.Context // ends when a drain gives up on the broker
+	ctx     context.Context //nolint:containedctx // ends when a drain gives up on the broker
 	cancel  context.CancelFunc
 	batch   int
 	parked  int  // settlements that wait for the end of an extension

@@ -104,6 +104,7 @@ type Queue interface {
 // AttemptCount tells how far a broker's count of deliveries can be trusted.
 type AttemptCount int
 
+// What a broker's count of deliveries can be.
 const (
 	AttemptsUnknown     AttemptCount = iota // Delivery.Attempt is 0
 	AttemptsApproximate                     // may skip or repeat numbers

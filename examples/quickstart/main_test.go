@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"testing"
@@ -38,7 +37,7 @@ func TestALeadSurvivesAnHourWithoutCRM(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := memory.New(nil)
 		crm := &downFor{until: time.Now().Add(time.Hour)}
-		bus, err := newBus(config.Backends{"memory": broker}, crm, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		bus, err := newBus(config.Backends{"memory": broker}, crm, slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error)

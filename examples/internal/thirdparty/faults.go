@@ -11,6 +11,7 @@ import (
 // names with a Rule.
 type Fault string
 
+// What can go wrong with a request.
 const (
 	None   Fault = ""       // the fake itself answered
 	Outage Fault = "outage" // refused during a Window
