@@ -131,15 +131,16 @@ func (s *settler) flushLocked() {
 	go s.flight(s.ctx, batch, leases)
 }
 
-// landed ends a first call; left settlements of its batch are tried again.
-func (s *settler) landed(left int, batch []Settlement, leases []*lease) {
+// landed ends a first call; left settlements of its batch are tried again. all
+// says that every one of it was taken.
+func (s *settler) landed(left int, all bool, batch []Settlement, leases []*lease) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.flights--
 	if left > 0 {
 		s.retries++
-	} else if !c.track.empty() {
+	} else if all && !c.track.empty() {
 		for i := range batch {
 			if batch[i].Kind != Release {
 				c.track.forget(leases[i].brokerID)
@@ -171,8 +172,8 @@ func (s *settler) gaveUp() {
 
 // flight settles a batch. What fails is tried again until the leases end.
 func (s *settler) flight(ctx context.Context, batch []Settlement, leases []*lease) {
-	left, leftLeases := s.call(ctx, batch, leases)
-	s.landed(len(left), batch, leases)
+	left, leftLeases, all := s.call(ctx, batch, leases)
+	s.landed(len(left), all, batch, leases)
 	batch, leases = left, leftLeases
 	if len(batch) == 0 {
 		return
@@ -189,7 +190,7 @@ func (s *settler) flight(ctx context.Context, batch []Settlement, leases []*leas
 				batch[i].Delay = max(leases[i].until.Sub(now), 0)
 			}
 		}
-		if batch, leases = s.call(ctx, batch, leases); len(batch) == 0 {
+		if batch, leases, _ = s.call(ctx, batch, leases); len(batch) == 0 {
 			break
 		}
 	}
@@ -213,15 +214,17 @@ func (s *settler) doneLocked() bool {
 	return s.flights == 0 && s.retries == 0 && s.parked == 0 && len(s.pending) == 0
 }
 
-// call settles once and returns what failed and can still be tried.
-func (s *settler) call(ctx context.Context, batch []Settlement, leases []*lease) ([]Settlement, []*lease) {
+// call settles once. It returns what failed and can still be tried, and whether
+// nothing failed.
+func (s *settler) call(ctx context.Context, batch []Settlement, leases []*lease) ([]Settlement, []*lease, bool) {
 	limited, cancel := context.WithTimeout(ctx, settleTimeout)
 	err := s.c.sub.Settle(limited, batch...)
 	cancel()
 	if err == nil {
-		return nil, nil
+		return nil, nil, true
 	}
-	return s.sift(ctx, batch, leases, err)
+	batch, leases = s.sift(ctx, batch, leases, err)
+	return batch, leases, false
 }
 
 // sift keeps what failed and can still be tried.
