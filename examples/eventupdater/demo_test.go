@@ -109,7 +109,10 @@ func TestDemonstrationMakesOneRecordForEachSubmission(t *testing.T) {
 		assert.Positive(t, r.OverLimit)
 		assert.Positive(t, r.Races)
 		assert.Positive(t, r.Expired)
-		assert.Equal(t, r.Races, r.UpdatedRivals)
+		// A visitor who didn't get the answer sends the form again, and then two
+		// messages may race each other, too.
+		assert.Positive(t, r.UpdatedRivals)
+		assert.GreaterOrEqual(t, r.Races, r.UpdatedRivals)
 		assert.LessOrEqual(t, r.Logins, r.Expired+1, "whoever finds the session expired doesn't log in alone")
 		for _, event := range []string{"outage begins", "stops calling", "crm: back", "goes on", "REQUIRED_FIELD_MISSING"} {
 			assert.Contains(t, out, event, "a person must see it")

@@ -22,7 +22,7 @@ type result struct {
 	Unavailable   int `json:"unavailable"`
 	OverLimit     int `json:"over_limit"`
 	Expired       int `json:"expired_session"`
-	Races         int `json:"races"`        // somebody else created the record just then
+	Races         int `json:"races"`        // somebody else, or a repeat, created the record just then
 	LostAnswers   int `json:"lost_answers"` // done, and nobody knew
 	Logins        int `json:"logins"`
 	UpdatedRivals int `json:"updated_rivals"` // records that somebody else had created, and now hold our lead
