@@ -32,6 +32,8 @@ type Broker struct {
 
 	faults atomic.Pointer[faults]
 	bodies bodies
+	// ops has slices for Settle.
+	ops sync.Pool
 }
 
 var (

@@ -183,7 +183,9 @@ func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
 	var few [8]op
 	ops := few[:0]
 	if len(s) > len(few) {
-		ops = make([]op, 0, len(s))
+		scratch := h.core.broker.opsFor(len(s))
+		defer h.core.broker.recycle(scratch)
+		ops = *scratch
 	}
 	for i := range s {
 		ops = append(ops, op{})
@@ -193,6 +195,24 @@ func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
 	h.core.q.Settle(now, h.core.broker.like.silentAck, ops)
 	h.core.broker.bodies.reclaim(ops)
 	return h.outcome("settle on", ops)
+}
+
+// opsFor returns an empty slice with room for n. Give it to recycle afterwards.
+func (b *Broker) opsFor(n int) *[]op {
+	if ops, ok := b.ops.Get().(*[]op); ok && cap(*ops) >= n {
+		return ops
+	}
+	ops := make([]op, 0, n)
+	return &ops
+}
+
+func (b *Broker) recycle(ops *[]op) {
+	const most = 1024 // memory that nobody may ever need again
+	if cap(*ops) > most {
+		return
+	}
+	clear((*ops)[:cap(*ops)])
+	b.ops.Put(ops)
 }
 
 // settlement translates one settlement.

@@ -13,14 +13,22 @@ import (
 // testing.T.FailNow does.
 var errGoexit = errors.New("queue: the handler called runtime.Goexit")
 
+// leasesPerBlock bounds how much memory one lease that lasts can hold. A block is
+// small enough for the allocator's fast way.
+const leasesPerBlock = 32
+
 // acceptLocked takes over what a receive has brought.
 func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 	c.stats.Received += uint64(len(ds))
 	idle := c.phase != phaseRunning || c.stats.Paused
 	c.settle.corked = idle
-	slab := make([]lease, len(ds))
+	var block []lease
 	for i, d := range ds {
-		l := &slab[i]
+		if len(block) == 0 {
+			block = make([]lease, min(len(ds)-i, leasesPerBlock))
+		}
+		l := &block[0]
+		block = block[1:]
 		l.c, l.d = c, d
 		l.kept, l.scope = keep(d), c.scope
 		if d.Attempt != 1 {

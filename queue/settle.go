@@ -22,10 +22,18 @@ type settler struct {
 	parked  int  // settlements that wait for the end of an extension
 	corked  bool // more is coming at once: wait for it
 
-	// What a call has done with, for the next pending.
-	spare       []Settlement
-	spareLeases []*lease
+	// What calls have done with, for the next pending.
+	spare []spareBatch
 }
+
+type spareBatch struct {
+	settlements []Settlement
+	leases      []*lease
+}
+
+// maxSpare bounds the memory that an idle consumer keeps for its next calls. More
+// calls than that are under way only where a call takes long.
+const maxSpare = 4
 
 const (
 	maxLinger       = 50 * time.Millisecond
@@ -125,8 +133,12 @@ func (s *settler) flushLocked() {
 		return // the next call that ends takes it along
 	}
 	batch, leases := s.pending, s.leases
-	s.pending, s.leases = s.spare, s.spareLeases
-	s.spare, s.spareLeases = nil, nil
+	s.pending, s.leases = nil, nil
+	if last := len(s.spare) - 1; last >= 0 {
+		s.pending, s.leases = s.spare[last].settlements, s.spare[last].leases
+		s.spare[last] = spareBatch{}
+		s.spare = s.spare[:last]
+	}
 	s.flights++
 	go s.flight(s.ctx, batch, leases)
 }
@@ -147,10 +159,10 @@ func (s *settler) landed(left int, all bool, batch []Settlement, leases []*lease
 			}
 		}
 	}
-	if left == 0 && s.spare == nil && cap(batch) <= 2*settleBatch {
+	if left == 0 && len(s.spare) < maxSpare && cap(batch) <= 2*settleBatch {
 		clear(batch)
 		clear(leases)
-		s.spare, s.spareLeases = batch[:0], leases[:0]
+		s.spare = append(s.spare, spareBatch{batch[:0], leases[:0]})
 	}
 	if len(s.pending) >= s.batch || !time.Now().Before(s.due) || c.phase != phaseRunning {
 		s.flushLocked()

@@ -130,10 +130,14 @@ func (w *Wire) check(m *Message) error {
 		}
 	}
 	for k, v := range m.Attributes {
-		if err := w.checkAttribute(k, v, types[k]); err != nil {
-			return err
+		// Most are as simple as they can be: nothing else need be looked at.
+		plain := plainASCII(v)
+		if !plain || !w.plainName(k) || w.MaxValueBytes > 0 && len(v) > w.MaxValueBytes {
+			if err := w.checkAttribute(k, v, types[k]); err != nil {
+				return err
+			}
 		}
-		if w.XMLText && !xmlText(v) {
+		if w.XMLText && !plain && !xmlText(v) {
 			exact = true // it travels in the metadata
 		}
 		size += len(k) + len(v) + w.AttributeBytes
@@ -168,6 +172,12 @@ func (w *Wire) checkAttribute(k, v, kind string) error {
 		return &LimitError{Field: "attribute " + quote(k), Got: int64(len(v)), Max: int64(w.MaxValueBytes), System: w.System}
 	}
 	return nil
+}
+
+// plainName reports whether a name is good for every system.
+func (w *Wire) plainName(k string) bool {
+	return k != "" && (w.MaxNameBytes == 0 || len(k) <= w.MaxNameBytes) && strictName(k) &&
+		!strings.HasPrefix(k, ReservedPrefix) && w.reserved(k) == ""
 }
 
 func (w *Wire) checkName(k string) error {
@@ -217,7 +227,10 @@ func (w *Wire) carriesValue(v, kind string) bool {
 // reserved returns the system's own prefix that k begins with, if any.
 func (w *Wire) reserved(k string) string {
 	for _, p := range w.ReservedNames {
-		if len(k) >= len(p) && strings.EqualFold(k[:len(p)], p) {
+		if len(k) < len(p) || len(p) > 0 && k[0] < utf8.RuneSelf && k[0]|0x20 != p[0]|0x20 {
+			continue // the usual case, at little cost
+		}
+		if strings.EqualFold(k[:len(p)], p) {
 			if strings.HasPrefix(k, "googclient_") {
 				continue // what Google's own clients add, and so may be forwarded
 			}
@@ -272,13 +285,38 @@ func xmlText[T string | []byte](s T) bool {
 	return len(s) > 0 && xmlRunes(s, 0, len(s)) >= 0
 }
 
-// xmlBody is xmlText for bodies, which are long and mostly plain ASCII: it
-// looks at eight bytes at once.
+// Bytes are looked at by eights.
+const (
+	high   = 0x8080808080808080
+	spaces = 0x2020202020202020
+)
+
+// plainASCII reports whether s is not empty and all its bytes are from 0x20 to
+// 0x7F: text that every system carries as it is.
+func plainASCII(s string) bool {
+	if len(s) < 8 {
+		for i := range len(s) {
+			if s[i] < ' ' || s[i] >= utf8.RuneSelf {
+				return false
+			}
+		}
+		return s != ""
+	}
+	for i := 0; ; i += 8 {
+		i = min(i, len(s)-8) // the last eight may overlap
+		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		if (x|(x-spaces)&^x)&high != 0 {
+			return false
+		}
+		if i == len(s)-8 {
+			return true
+		}
+	}
+}
+
+// xmlBody is xmlText for bodies, which are long and mostly plain ASCII.
 func xmlBody(b []byte) bool {
-	const (
-		high   = 0x8080808080808080
-		spaces = 0x2020202020202020
-	)
 	i := 0
 	for i+8 <= len(b) {
 		x := binary.LittleEndian.Uint64(b[i:])

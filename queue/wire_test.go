@@ -478,6 +478,35 @@ func TestJSONLenIsWhatMarshalWrites(t *testing.T) {
 	}
 }
 
+func TestPlainASCIIIsWhatEverySystemCarries(t *testing.T) {
+	t.Parallel()
+	assert.False(t, plainASCII(""))
+	for n := 1; n <= 40; n++ {
+		text := strings.Repeat("x", n)
+		assert.True(t, plainASCII(text))
+		for at := range n {
+			for _, c := range []byte{0, '\n', 0x1f, ' ', '~', 0x7f, 0x80, 0xff} {
+				b := []byte(text)
+				b[at] = c
+				assert.Equal(t, c >= ' ' && c < 0x80, plainASCII(string(b)), "%q", b)
+			}
+		}
+	}
+}
+
+func TestNamesThatOnlyLookReservedArePlain(t *testing.T) {
+	t.Parallel()
+	w := PortableWire()
+	for name, plain := range map[string]bool{
+		"tenant": true, "awsome": true, "goo": true, "a": true, "queue": true,
+		"AWS.x": false, "aws.x": false, "Amazon.": false, "GOOGle": false, "queue-x": false, "": false,
+		"a..b": false, ".a": false, "\u212aey": false, strings.Repeat("n", 257): false,
+	} {
+		assert.Equal(t, plain, w.plainName(name), name)
+		assert.Equal(t, plain, w.checkName(name) == nil, name)
+	}
+}
+
 func BenchmarkCheck(b *testing.B) {
 	w := PortableWire()
 	m := &Message{Body: []byte(strings.Repeat("x", 1024)), Attributes: map[string]string{"a": "1", "b": "2", "c": "3"}}
