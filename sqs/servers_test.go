@@ -1,0 +1,99 @@
+package sqs_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/sqs"
+)
+
+// server is an SQS server that a test runs against.
+type server struct {
+	name    string
+	client  *awssqs.Client
+	url     string
+	backend *sqs.Backend
+}
+
+// onServers runs a test on every SQS server there is, once each. The names of such
+// tests begin with TestServer, by which CI runs them against the foreign ones.
+func onServers(t *testing.T, test func(t *testing.T, s *server)) {
+	t.Helper()
+	t.Parallel()
+	for _, at := range []struct{ name, variable string }{
+		{"LocalStack", localStack},
+		{"ElasticMQ", elasticMQ},
+	} {
+		t.Run(at.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newServer(at.name, clientFor(t, at.variable)))
+		})
+	}
+}
+
+func newServer(name string, client *awssqs.Client) *server {
+	return &server{
+		name: name, client: client, url: *client.Options().BaseEndpoint,
+		backend: sqs.New(client, &sqs.Options{Wait: time.Second}),
+	}
+}
+
+// unique returns the name of a queue that's nobody else's.
+func unique(what string) string { return "adm-" + what + "-" + uuid.NewString()[:8] }
+
+// ensure makes a queue.
+func (s *server) ensure(t *testing.T, name string, spec *queue.QueueSpec) *queue.EnsureReport {
+	t.Helper()
+	r, err := s.backend.Ensure(t.Context(), name, spec)
+	require.NoError(t, err)
+	return r
+}
+
+// open opens a queue for the length of the test.
+func (s *server) open(t *testing.T, name string, ordered bool) queue.Queue {
+	t.Helper()
+	q, err := s.backend.Open(t.Context(), name, &queue.OpenOptions{Ordered: ordered})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, q.Close(context.Background())) })
+	return q
+}
+
+// fresh makes a queue and opens it.
+func (s *server) fresh(t *testing.T, what string, spec *queue.QueueSpec) queue.Queue {
+	t.Helper()
+	if spec == nil {
+		spec = &queue.QueueSpec{}
+	}
+	name := unique(what)
+	s.ensure(t, name, spec)
+	return s.open(t, name, spec.Ordered)
+}
+
+// receive takes n deliveries.
+func receive(t *testing.T, q queue.Queue, n int) []*queue.Delivery {
+	t.Helper()
+	var out []*queue.Delivery
+	for until := time.Now().Add(20 * time.Second); len(out) < n; {
+		require.True(t, time.Now().Before(until), "got %d of %d deliveries", len(out), n)
+		ds, err := q.Receive(t.Context(), n-len(out))
+		require.NoError(t, err)
+		out = append(out, ds...)
+	}
+	return out
+}
+
+// attributes asks the server for all attributes of a queue.
+func (s *server) attributes(t *testing.T, q queue.Queue) map[string]string {
+	t.Helper()
+	url := q.Capabilities().Address
+	out, err := s.client.GetQueueAttributes(t.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: all})
+	require.NoError(t, err)
+	return out.Attributes
+}
