@@ -33,17 +33,37 @@ func TestEnsureCreatesChangesAndReports(t *testing.T) {
 	assert.Equal(t, []string{"orders", "orders-dead"}, b.Queues())
 	assert.Equal(t, &queue.EnsureReport{}, ensure(spec), "nothing to do any more")
 
-	spec.Lease, spec.BrokerMaxAttempts, spec.Ordered = 2*time.Minute, 7, true
+	assert.Equal(t, &queue.EnsureReport{}, ensure(queue.QueueSpec{}), "what isn't named may be anything")
+
+	spec.Lease, spec.BrokerMaxAttempts, spec.Ordered, spec.Tags = 2*time.Minute, 7, true, map[string]string{"team": "billing"}
 	r := ensure(spec)
 	assert.Empty(t, r.Created)
+	assert.Empty(t, r.Changed, "only when it's asked to")
+	assert.Equal(t, []string{
+		"queue orders: ordered is false, not true, and can't be changed",
+		"queue orders: lease is 1m0s, not 2m0s",
+		"queue orders: attempts before the broker dead-letters is 5, not 7",
+		`queue orders: tag "team" is "", not "billing"`,
+	}, r.Differences)
+	assert.Equal(t, time.Minute, openOn(t, b, "orders", false).Capabilities().Lease)
+
+	spec.Update, spec.DryRun = true, true
+	assert.Len(t, ensure(spec).Changed, 3)
+	assert.Equal(t, time.Minute, openOn(t, b, "orders", false).Capabilities().Lease, "a dry run changes nothing")
+
+	spec.DryRun = false
+	r = ensure(spec)
 	assert.Equal(t, []string{
 		"queue orders: lease from 1m0s to 2m0s",
 		"queue orders: attempts before the broker dead-letters from 5 to 7",
+		`queue orders: tag "team" from "" to "billing"`,
 	}, r.Changed)
 	assert.Len(t, r.Differences, 1, "ordered can't be changed")
 	q := openOn(t, b, "orders", false)
 	assert.Equal(t, 2*time.Minute, q.Capabilities().Lease)
 	assert.Equal(t, 7, q.Capabilities().BrokerMaxAttempts)
+	assert.Len(t, ensure(spec).Differences, 1)
+	assert.Empty(t, ensure(spec).Changed, "nothing to do any more")
 }
 
 func TestEnsureRefusesWhatCannotWork(t *testing.T) {
@@ -79,7 +99,7 @@ func TestEnsureTakesTheNearestLimitOfAttempts(t *testing.T) {
 	for like, want := range map[memory.Like][2]int{memory.PubSub: {5, 100}, memory.SQSStandard: {1, 1000}, memory.Portable: {1, 5000}} {
 		b := memory.New(&memory.Options{Like: like})
 		for i, n := range []int{1, 5000} {
-			r, err := b.Ensure(t.Context(), "orders", &queue.QueueSpec{DeadLetter: "orders-dead", BrokerMaxAttempts: n})
+			r, err := b.Ensure(t.Context(), "orders", &queue.QueueSpec{DeadLetter: "orders-dead", BrokerMaxAttempts: n, Update: true})
 			require.NoError(t, err)
 			assert.Len(t, r.Differences, min(1, max(want[i]-n, n-want[i])), "it's said: %v", r)
 			q, err := b.Open(t.Context(), "orders", nil)

@@ -90,7 +90,7 @@ func ExampleBroker_Ensure() {
 	broker := memory.New(nil)
 	report, err := broker.Ensure(ctx, "orders", &queue.QueueSpec{Ordered: true, DeadLetter: "orders-dead"})
 	fmt.Println(report.Created, err)
-	report, err = broker.Ensure(ctx, "orders", &queue.QueueSpec{Ordered: true, DeadLetter: "orders-dead", Lease: time.Minute})
+	report, err = broker.Ensure(ctx, "orders", &queue.QueueSpec{Ordered: true, DeadLetter: "orders-dead", Lease: time.Minute, Update: true})
 	fmt.Println(report.Changed, err)
 	fmt.Println(broker.Queues())
 	// Output:

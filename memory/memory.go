@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -83,6 +85,7 @@ type settings struct {
 	lease, retention time.Duration
 	deadTo           string
 	deadAfter        int
+	tags             map[string]string
 }
 
 // create adds a queue; b.mu is held.
@@ -122,8 +125,8 @@ func (b *Broker) find(name string) *core {
 }
 
 // Ensure creates the queue, and its dead-letter queue if spec names one, and
-// reports how an existing one differs. Of an existing queue it changes
-// everything but its order. A limit of attempts that the imitated system doesn't allow
+// reports how an existing one differs. With spec.Update it changes everything of
+// it but its order. A limit of attempts that the imitated system doesn't allow
 // becomes the nearest one that it does, which is reported as a difference.
 func (b *Broker) Ensure(ctx context.Context, name string, spec *queue.QueueSpec) (*queue.EnsureReport, error) {
 	if err := ctx.Err(); err != nil {
@@ -174,12 +177,37 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 		}
 		return nil
 	}
+	if !c.reconcile(&want, spec, r) {
+		return nil
+	}
+	c.spec = want
+	b.applyPolicy(c)
+	return nil
+}
+
+// reconcile compares an existing queue with what's wanted of it, which it
+// completes. It reports whether to change the queue.
+func (c *core) reconcile(want *settings, spec *queue.QueueSpec, r *queue.EnsureReport) bool {
 	have := c.spec
 	if have.ordered != want.ordered {
-		r.Differences = append(r.Differences, fmt.Sprintf("queue %s: ordered is %t, not %t, and can't be changed", name, have.ordered, want.ordered))
+		r.Differences = append(r.Differences, fmt.Sprintf("queue %s: ordered is %t, not %t, and can't be changed", c.name, have.ordered, want.ordered))
 		want.ordered = have.ordered
 	}
-	for _, d := range []struct {
+	// What spec doesn't name stays as it is.
+	if spec.Lease == 0 {
+		want.lease = have.lease
+	}
+	if spec.Retention == 0 && !spec.IsDeadLetter {
+		want.retention = have.retention
+	}
+	if spec.DeadLetter == "" {
+		want.deadTo = have.deadTo
+	}
+	if spec.BrokerMaxAttempts == 0 {
+		want.deadAfter = have.deadAfter
+	}
+	want.tags = maps.Clone(have.tags)
+	compare := []struct {
 		what       string
 		have, want any
 	}{
@@ -187,23 +215,42 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 		{"retention", have.retention, want.retention},
 		{"dead-letter queue", have.deadTo, want.deadTo},
 		{"attempts before the broker dead-letters", have.deadAfter, want.deadAfter},
-	} {
-		if d.have != d.want {
-			r.Changed = append(r.Changed, fmt.Sprintf("queue %s: %s from %v to %v", name, d.what, d.have, d.want))
+	}
+	for _, k := range slices.Sorted(maps.Keys(spec.Tags)) {
+		compare = append(compare, struct {
+			what       string
+			have, want any
+		}{fmt.Sprintf("tag %q", k), have.tags[k], spec.Tags[k]})
+		if want.tags == nil {
+			want.tags = map[string]string{}
+		}
+		want.tags[k] = spec.Tags[k]
+	}
+	for _, d := range compare {
+		switch {
+		case d.have == d.want:
+		case spec.Update:
+			r.Changed = append(r.Changed, fmt.Sprintf("queue %s: %s from %v to %v", c.name, d.what, shown(d.have), shown(d.want)))
+		default:
+			r.Differences = append(r.Differences, fmt.Sprintf("queue %s: %s is %v, not %v", c.name, d.what, shown(d.have), shown(d.want)))
 		}
 	}
-	if !spec.DryRun {
-		c.spec = want
-		b.applyPolicy(c)
+	return spec.Update && !spec.DryRun
+}
+
+// shown makes names stand out, also empty ones.
+func shown(v any) any {
+	if name, ok := v.(string); ok {
+		return strconv.Quote(name)
 	}
-	return nil
+	return v
 }
 
 // settings checks what Ensure was asked for and fills in the defaults.
 func (b *Broker) settings(name string, spec *queue.QueueSpec) (settings, error) {
 	s := settings{
 		ordered: spec.Ordered || b.like.alwaysOrdered,
-		lease:   spec.Lease, retention: spec.Retention,
+		lease:   spec.Lease, retention: spec.Retention, tags: maps.Clone(spec.Tags),
 	}
 	if s.ordered && b.like.neverOrdered {
 		return s, &queue.UnsupportedError{Feature: "an ordered queue", System: "memory like " + b.like.name}

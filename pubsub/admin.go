@@ -16,8 +16,8 @@ import (
 // Ensure creates a topic and its subscription, and before them those of the
 // dead-letter queue, unless they exist; what differs then is reported and left
 // as it is. The subscription doesn't expire. A lease below 10 s, which no
-// subscription can have, is left to Open. It refuses QueueSpec.BrokerMaxAttempts
-// with queue.ErrUnsupported for now.
+// subscription can have, is left to Open. It refuses QueueSpec.BrokerMaxAttempts,
+// Tags and Update with queue.ErrUnsupported for now.
 func (b *Backend) Ensure(ctx context.Context, name string, spec *queue.QueueSpec) (*queue.EnsureReport, error) {
 	if spec == nil {
 		spec = &queue.QueueSpec{}
@@ -87,6 +87,12 @@ func (b *Backend) ensure(ctx context.Context, name string, spec *queue.QueueSpec
 func (b *Backend) wanted(name string, spec *queue.QueueSpec) (*pubsubpb.Subscription, error) {
 	if spec.BrokerMaxAttempts != 0 {
 		return nil, &queue.UnsupportedError{Feature: "BrokerMaxAttempts", System: system}
+	}
+	if len(spec.Tags) > 0 {
+		return nil, &queue.UnsupportedError{Feature: "Tags", System: system}
+	}
+	if spec.Update {
+		return nil, &queue.UnsupportedError{Feature: "Update", System: system}
 	}
 	if spec.Lease < 0 || spec.Lease > maxAckDeadline {
 		return nil, &queue.InvalidError{Field: "Lease", Reason: fmt.Sprintf("%v is over %v", spec.Lease, maxAckDeadline)}

@@ -49,7 +49,17 @@ type Ensurer interface {
 	Ensure(ctx context.Context, name string, spec *QueueSpec) (*EnsureReport, error)
 }
 
-// QueueSpec is what Ensure makes true. The zero value is usable.
+// PeekConfirmer is an Inspector whose Peek fails with ErrUnsupported where
+// looking has consequences: on SQS it counts as a receive, so that a redrive
+// policy may take the message away.
+type PeekConfirmer interface {
+	// PeekConfirmed is Peek, whatever it costs.
+	PeekConfirmed(ctx context.Context, max int) ([]*Delivery, error)
+}
+
+// QueueSpec is what Ensure makes true. The zero value is usable: what it doesn't
+// name is the service's default for a new queue, and isn't compared with an
+// existing one.
 type QueueSpec struct {
 	Ordered    bool
 	Lease      time.Duration // default: the service's
@@ -60,7 +70,15 @@ type QueueSpec struct {
 	// nearest that it does, and the report says so.
 	BrokerMaxAttempts int
 	IsDeadLetter      bool
-	DryRun            bool // report only
+
+	// Tags are labels for people, searches and bills: SQS's tags, Pub/Sub's
+	// labels. Others that the queue has are left.
+	Tags map[string]string
+
+	// Update changes what exists, as far as the broker can. Otherwise how it
+	// differs is only reported.
+	Update bool
+	DryRun bool // report only
 }
 
 // EnsureReport tells what Ensure did, or would do, in words.

@@ -128,6 +128,44 @@ func TestParallelReceivesHideTheRoundTrip(t *testing.T) {
 	})
 }
 
+// Servers often bring less than they're asked for, although they have more.
+func TestReceivesThatBringLessThanAskedForAreMadeInParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(30 * time.Second)
+		f.latency, f.brings = 20*time.Millisecond, 6
+		f.caps.MaxReceive = 10
+		f.put(msgs(12000)...)
+		c := run(consumer(t, f, func(context.Context, *Delivery) error {
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		}, ConsumerOptions{Concurrency: 100}))
+		begun := time.Now()
+		for c.Stats().Succeeded < 12000 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		// One receive after the other would take 40 s, 64 at a time 0.6 s, and the
+		// 100 handlers 1.2 s.
+		assert.Less(t, time.Since(begun), 2500*time.Millisecond)
+		require.NoError(t, c.stop())
+	})
+}
+
+func TestATrickleIsReceivedByOneCallAMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(30 * time.Second)
+		f.latency = 5 * time.Millisecond
+		f.caps.MaxReceive = 10
+		c := run(consumer(t, f, ok, ConsumerOptions{Concurrency: 100}))
+		for _, m := range msgs(1000) {
+			f.put(m)
+			time.Sleep(10 * time.Millisecond)
+		}
+		assert.EqualValues(t, 1000, c.Stats().Succeeded)
+		assert.LessOrEqual(t, c.Stats().ReceiveCalls, uint64(1010))
+		require.NoError(t, c.stop())
+	})
+}
+
 func TestWhatWaitsTooLongForASlotIsReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(30 * time.Second)

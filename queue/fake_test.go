@@ -27,6 +27,7 @@ type fakeBroker struct {
 	onSettle func(s Settlement) error
 	onRecv   func(n int) error
 	latency  time.Duration
+	brings   int // most that one Receive returns, whatever is asked for; 0: no limit
 }
 
 type fakeExtend struct {
@@ -89,6 +90,9 @@ func (f *fakeBroker) Receive(ctx context.Context, n int) ([]*Delivery, error) {
 				f.mu.Unlock()
 				return nil, err
 			}
+		}
+		if f.brings > 0 {
+			n = min(n, f.brings)
 		}
 		if k := min(n, len(f.queue)); k > 0 {
 			ds := slices.Clone(f.queue[:k])

@@ -27,7 +27,7 @@ type fetcher struct {
 	awake  context.Context //nolint:containedctx // of waits between receives; ends when a drain begins
 	rouse  context.CancelFunc
 
-	rtt      time.Duration // of receives that came back full, smoothed
+	rtt      time.Duration // of receives that didn't have to wait, smoothed
 	rate     float64       // handlers started a second, smoothed
 	started  uint64        // handlers, at the last measurement
 	measured time.Time
@@ -278,14 +278,29 @@ func (f *fetcher) receiveLocked(n int) bool {
 		f.empties++
 		f.napLocked(emptyBackoff<<min(f.empties-1, 8), nil)
 	}
-	full := len(ds) >= n
-	if full {
-		f.learnRTT(now.Sub(begun))
-		if f.rtt > slowReceive && f.running < maxFetchers && f.wantLocked() > 0 {
-			f.spawn()
-		}
+	if !f.backlogLocked(len(ds), n, now.Sub(begun)) {
+		return false
 	}
-	return full
+	if f.rtt > slowReceive && f.running < maxFetchers && f.wantLocked() > 0 {
+		f.spawn()
+	}
+	return true
+}
+
+// backlogLocked reports whether a receive that asked for n in so long shows that
+// there's more to be had: a full one does. So does one that has brought several
+// without having waited for them, as servers often bring less than there is.
+func (f *fetcher) backlogLocked(brought, n int, took time.Duration) bool {
+	if brought >= n {
+		f.learnRTT(took)
+		return true
+	}
+	if brought < 2 {
+		return false
+	}
+	prompt := f.rtt > 0 && took < f.rtt+f.rtt/2
+	f.learnRTT(took)
+	return prompt
 }
 
 func (f *fetcher) learnRTT(d time.Duration) {

@@ -192,6 +192,9 @@ func hopMessage(d *Delivery, until time.Time, failures int) *Message {
 	}
 	m.meta = &md
 	m.DedupID, m.Options = "", nil
+	if o, ok := d.Native.(OriginalOptions); ok {
+		m.Options = o.OriginalOptions()
+	}
 	m.Delay, m.DeliverAt = 0, time.Time{}
 	return &m
 }

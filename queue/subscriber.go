@@ -40,6 +40,13 @@ type Original interface {
 	Original() (body []byte, attributes map[string]string)
 }
 
+// OriginalOptions is implemented by the Native of deliveries that came with
+// options of their system. What the library publishes again (delay hops, dead
+// letters, redrive) has them too; another system ignores them.
+type OriginalOptions interface {
+	OriginalOptions() []MessageOption
+}
+
 // SettleKind is what Settle does with a delivery.
 type SettleKind int
 

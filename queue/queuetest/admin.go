@@ -159,7 +159,11 @@ func peekTakesNothing(e *env) {
 	c.stop()
 	for _, call := range r.all() {
 		r.expect(call.name, 1)
-		equal(e, "Failures after a Peek", call.d.Failures, 0)
+		// Where a release counts, a Peek may have been a receive that nobody can
+		// tell from a failure later.
+		if most := 1; call.d.Failures > most || call.d.Failures > 0 && !q.Capabilities().ReleaseCounts {
+			e.Errorf("Failures after a Peek: %d", call.d.Failures)
+		}
 	}
 }
 
