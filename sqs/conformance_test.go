@@ -24,33 +24,32 @@ const (
 )
 
 func TestConformanceLocalStack(t *testing.T) {
-	queuetest.Run(t, harness(t, "sqs-standard", localStack))
+	queuetest.Run(t, harness(t, "sqs-standard", "localstack", localStack))
 }
 
 func TestConformanceLocalStackFIFO(t *testing.T) {
-	h := harness(t, "sqs-fifo", localStack)
+	h := harness(t, "sqs-fifo", "localstack", localStack)
 	h.Ordered = true
 	queuetest.Run(t, h)
 }
 
 func TestConformanceElasticMQ(t *testing.T) {
-	queuetest.Run(t, harness(t, "sqs-standard", elasticMQ))
+	queuetest.Run(t, harness(t, "sqs-standard", "elasticmq", elasticMQ))
 }
 
 func TestConformanceElasticMQFIFO(t *testing.T) {
-	h := harness(t, "sqs-fifo", elasticMQ)
+	h := harness(t, "sqs-fifo", "elasticmq", elasticMQ)
 	h.Ordered = true
 	queuetest.Run(t, h)
 }
 
 // harness describes the server whose address stands in the environment variable
-// to the suite: its core, as this backend is early.
-func harness(t *testing.T, name, variable string) queuetest.Harness {
+// to the suite.
+func harness(t *testing.T, name, server, variable string) queuetest.Harness {
 	t.Helper()
 	client := clientFor(t, variable)
 	return queuetest.Harness{
-		Name: name,
-		Core: true,
+		Name: name, Server: server,
 		New: func(testing.TB) queuetest.Instance {
 			return queuetest.Instance{
 				// Close waits for the last poll.

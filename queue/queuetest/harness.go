@@ -28,6 +28,10 @@ type Harness struct {
 	// tests about order use ordered queues.
 	Ordered bool
 
+	// Server names the server behind the backend, where it isn't the service
+	// itself: its own faults are in the suite's table.
+	Server string
+
 	// Core runs only the tests that a first prototype needs: deliver, fail,
 	// delay, order, lease, drain.
 	Core bool
