@@ -3,6 +3,8 @@ package sqs
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,14 +17,15 @@ import (
 // Ensure creates a queue, and before it its dead-letter queue, unless they
 // exist. It may be called at every start of every program: what's there already is
 // left as it is, and the report says in words how it differs from what was asked.
-// Settings that the spec leaves open are never a difference.
+// With QueueSpec.Update it's changed instead; SQS may take 60 s until settings
+// hold everywhere, and 15 minutes for the retention, which may end messages that are
+// there.
 //
 // Lease and retention are rounded up to whole seconds. A dead-letter queue keeps
 // its messages for 14 days, SQS's longest, and is a FIFO queue if the queue is
-// one. QueueSpec.BrokerMaxAttempts becomes the maxReceiveCount of a redrive
-// policy, at most 1,000, and needs a dead-letter queue; without it there's no
-// policy, as SQS counts receives and not failures. One that exists although
-// nobody asked for it is reported, never removed.
+// one; it gets the queue's tags. QueueSpec.BrokerMaxAttempts becomes the
+// maxReceiveCount of a redrive policy, at most 1,000, and needs a dead-letter queue;
+// without it no policy is set, as SQS counts receives and not failures.
 //
 // A queue that was deleted within the last minute can't be created yet: that's an
 // ErrThrottled.
@@ -30,7 +33,7 @@ func (b *Backend) Ensure(ctx context.Context, name string, spec *queue.QueueSpec
 	if spec == nil {
 		spec = &queue.QueueSpec{}
 	}
-	e := ensuring{backend: b, report: &queue.EnsureReport{}, dry: spec.DryRun}
+	e := ensuring{backend: b, report: &queue.EnsureReport{}, dry: spec.DryRun, update: spec.Update}
 	if _, err := e.ensure(ctx, name, spec); err != nil {
 		return nil, fmt.Errorf("sqs: ensure %s: %w", name, err)
 	}
@@ -61,7 +64,7 @@ func (e *ensuring) ensure(ctx context.Context, name string, spec *queue.QueueSpe
 		return "", err
 	}
 	if spec.DeadLetter != "" {
-		dead := queue.QueueSpec{Ordered: spec.Ordered, IsDeadLetter: true}
+		dead := queue.QueueSpec{Ordered: spec.Ordered, IsDeadLetter: true, Tags: spec.Tags}
 		deadARN, err := e.ensure(ctx, spec.DeadLetter, &dead)
 		if err != nil {
 			return "", fmt.Errorf("its dead-letter queue %s: %w", spec.DeadLetter, err)
@@ -94,7 +97,7 @@ func (e *ensuring) created(want *wantedQueue) {
 
 func (e *ensuring) create(ctx context.Context, want *wantedQueue) (arn string, err error) {
 	client := e.backend.client
-	made, err := client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: &want.name, Attributes: want.attributes()})
+	made, err := client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: &want.name, Attributes: want.attributes(), Tags: want.tags})
 	switch {
 	case is[*types.QueueNameExists](err):
 		// Somebody else was faster, and wants something else.
@@ -148,37 +151,86 @@ func (b *Backend) attributes(ctx context.Context, url string, names ...types.Que
 	return attrs, nil
 }
 
-// compare says how a queue differs from what's wanted, and returns its ARN.
+// difference is what a queue has and what it should have.
+type difference struct {
+	what, have, want string // in words
+	apply            func(in *awssqs.SetQueueAttributesInput, tags map[string]string)
+}
+
+// compare says how a queue differs from what's wanted, changes it if that was
+// asked for, and returns its ARN.
 func (e *ensuring) compare(ctx context.Context, url string, want *wantedQueue) (arn string, err error) {
 	have, err := e.backend.attributes(ctx, url, types.QueueAttributeNameAll)
 	if err != nil {
 		return "", err
 	}
+	var found []difference
 	for _, s := range want.settings {
 		// Not every server that stands in for SQS tells all of them.
 		if got, told := have[s.name]; told && got != s.value {
-			e.differs("queue %s: %s is %s, not %s", want.name, s.what, inWords(got), inWords(s.value))
+			found = append(found, difference{s.what, inWords(got), inWords(s.value), setAttribute(s.name, s.value)})
 		}
 	}
-	e.comparePolicy(have[types.QueueAttributeNameRedrivePolicy], want)
-	return have[types.QueueAttributeNameQueueArn], nil
-}
-
-func (e *ensuring) comparePolicy(told string, want *wantedQueue) {
-	have := parsePolicy(told)
-	switch {
-	case have == nil && want.policy == nil:
-	case have == nil:
-		e.differs("queue %s: SQS itself dead-letters nothing; asked for is %s", want.name, want.policy)
-	case want.policy == nil:
-		e.differs("queue %s: SQS itself dead-letters %s; that wasn't asked for", want.name, have)
-	case !have.same(want.policy):
-		e.differs("queue %s: SQS itself dead-letters %s, not %s", want.name, have, want.policy)
+	if p := parsePolicy(have[types.QueueAttributeNameRedrivePolicy]); want.policy != nil && !p.same(want.policy) {
+		found = append(found, difference{
+			"redrive policy", p.String(), want.policy.String(), setAttribute(types.QueueAttributeNameRedrivePolicy, want.policy.json()),
+		})
 	}
+	if len(want.tags) > 0 {
+		out, err := e.backend.client.ListQueueTags(ctx, &awssqs.ListQueueTagsInput{QueueUrl: &url})
+		if err != nil {
+			return "", classify(err)
+		}
+		for _, k := range slices.Sorted(maps.Keys(want.tags)) {
+			v := want.tags[k]
+			if got, has := out.Tags[k]; !has || got != v {
+				found = append(found, difference{
+					"tag " + k, orNone(has, got), strconv.Quote(v), func(_ *awssqs.SetQueueAttributesInput, tags map[string]string) { tags[k] = v },
+				})
+			}
+		}
+	}
+	return have[types.QueueAttributeNameQueueArn], e.settle(ctx, url, want.name, found)
 }
 
-func (e *ensuring) differs(format string, args ...any) {
-	e.report.Differences = append(e.report.Differences, fmt.Sprintf(format, args...))
+// settle reports differences, or ends them.
+func (e *ensuring) settle(ctx context.Context, url, name string, found []difference) error {
+	if !e.update {
+		for _, d := range found {
+			e.report.Differences = append(e.report.Differences, fmt.Sprintf("queue %s: %s is %s, not %s", name, d.what, d.have, d.want))
+		}
+		return nil
+	}
+	attrs := &awssqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: map[string]string{}}
+	tags := map[string]string{}
+	for _, d := range found {
+		d.apply(attrs, tags)
+	}
+	if !e.dry && len(attrs.Attributes) > 0 {
+		if _, err := e.backend.client.SetQueueAttributes(ctx, attrs); err != nil {
+			return classify(err)
+		}
+	}
+	if !e.dry && len(tags) > 0 {
+		if _, err := e.backend.client.TagQueue(ctx, &awssqs.TagQueueInput{QueueUrl: &url, Tags: tags}); err != nil {
+			return classify(err)
+		}
+	}
+	for _, d := range found {
+		e.report.Changed = append(e.report.Changed, fmt.Sprintf("queue %s: %s from %s to %s", name, d.what, d.have, d.want))
+	}
+	return nil
+}
+
+func setAttribute(name types.QueueAttributeName, value string) func(*awssqs.SetQueueAttributesInput, map[string]string) {
+	return func(in *awssqs.SetQueueAttributesInput, _ map[string]string) { in.Attributes[string(name)] = value }
+}
+
+func orNone(has bool, v string) string {
+	if !has {
+		return "none"
+	}
+	return strconv.Quote(v)
 }
 
 // inWords is a number of seconds as people read it.
@@ -195,6 +247,7 @@ type wantedQueue struct {
 	fifo     bool
 	settings []setting
 	policy   *policy // nil: none
+	tags     map[string]string
 }
 
 // setting is an attribute that's compared.
@@ -221,7 +274,7 @@ func (w *wantedQueue) attributes() map[string]string {
 
 // wanted checks a spec.
 func wanted(sqsName, name string, spec *queue.QueueSpec) (*wantedQueue, error) {
-	w := &wantedQueue{name: sqsName, fifo: spec.Ordered}
+	w := &wantedQueue{name: sqsName, fifo: spec.Ordered, tags: spec.Tags}
 	switch {
 	case spec.BrokerMaxAttempts < 0:
 		return nil, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "negative"}

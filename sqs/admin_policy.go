@@ -18,12 +18,15 @@ type policy struct {
 }
 
 func (p *policy) String() string {
-	return fmt.Sprintf("to %s after %d receives", p.name, p.receives)
+	if p == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%s after %d receives", p.name, p.receives)
 }
 
 func (p *policy) same(q *policy) bool {
-	if p.receives != q.receives {
-		return false
+	if p == nil || q == nil || p.receives != q.receives {
+		return p == q
 	}
 	if p.arn == "" || q.arn == "" {
 		return p.name == q.name

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/stretchr/testify/assert"
@@ -29,46 +30,43 @@ func policyOf(t *testing.T, attrs map[string]string) (target, receives string) {
 }
 
 func TestServerEnsureMakesAQueueAndItsDeadLetterQueue(t *testing.T) {
+	onServers(t, func(t *testing.T, s *server) { makesBoth(t, s, false, "") })
+}
+
+func TestServerEnsureMakesTheDeadLetterQueueOfAFIFOQueueFIFO(t *testing.T) {
 	onServers(t, func(t *testing.T, s *server) {
-		for _, c := range []struct {
-			name   string
-			order  bool
-			suffix string
-		}{
-			{"standard", false, ""},
-			{"FIFO", true, ".fifo"},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				t.Parallel()
-				name, dead := unique("q"), unique("dead")
-				spec := &queue.QueueSpec{Ordered: c.order, Lease: 40*time.Second + 1, Retention: time.Hour, DeadLetter: dead, BrokerMaxAttempts: 50}
-
-				dry := *spec
-				dry.DryRun = true
-				want := []string{"queue " + dead + c.suffix, "queue " + name + c.suffix}
-				assert.Equal(t, want, s.ensure(t, name, &dry).Created)
-				_, err := s.backend.Open(t.Context(), dead, &queue.OpenOptions{Ordered: c.order})
-				require.ErrorIs(t, err, queue.ErrQueueNotFound, "a dry run creates nothing")
-
-				assert.Equal(t, &queue.EnsureReport{Created: want}, s.ensure(t, name, spec))
-				assert.Equal(t, &queue.EnsureReport{}, s.ensure(t, name, spec), "the second time there's nothing to do")
-
-				attrs, deadAttrs := s.attributes(t, s.open(t, name, c.order)), s.attributes(t, s.open(t, dead, c.order))
-				assert.Equal(t, "41", attrs["VisibilityTimeout"])
-				target, receives := policyOf(t, attrs)
-				assert.Equal(t, deadAttrs["QueueArn"], target)
-				assert.Equal(t, "50", receives)
-				if s.name != "ElasticMQ" { // which tells no retention
-					assert.Equal(t, "3600", attrs["MessageRetentionPeriod"])
-					assert.Equal(t, "1209600", deadAttrs["MessageRetentionPeriod"], "a dead letter is kept as long as can be")
-				}
-				if c.order {
-					assert.Equal(t, "true", attrs["FifoQueue"])
-					assert.Equal(t, "true", deadAttrs["FifoQueue"])
-				}
-			})
-		}
+		makesBoth(t, s, true, ".fifo")
 	})
+}
+
+func makesBoth(t *testing.T, s *server, order bool, suffix string) {
+	t.Helper()
+	name, dead := unique("q"), unique("dead")
+	spec := &queue.QueueSpec{Ordered: order, Lease: 40*time.Second + 1, Retention: time.Hour, DeadLetter: dead, BrokerMaxAttempts: 50}
+
+	dry := *spec
+	dry.DryRun = true
+	want := []string{"queue " + dead + suffix, "queue " + name + suffix}
+	assert.Equal(t, want, s.ensure(t, name, &dry).Created)
+	_, err := s.backend.Open(t.Context(), dead, &queue.OpenOptions{Ordered: order})
+	require.ErrorIs(t, err, queue.ErrQueueNotFound, "a dry run creates nothing")
+
+	assert.Equal(t, &queue.EnsureReport{Created: want}, s.ensure(t, name, spec))
+	assert.Equal(t, &queue.EnsureReport{}, s.ensure(t, name, spec), "the second time there's nothing to do")
+
+	attrs, deadAttrs := s.attributes(t, s.open(t, name, order)), s.attributes(t, s.open(t, dead, order))
+	assert.Equal(t, "41", attrs["VisibilityTimeout"])
+	target, receives := policyOf(t, attrs)
+	assert.Equal(t, deadAttrs["QueueArn"], target)
+	assert.Equal(t, "50", receives)
+	if s.name != "ElasticMQ" { // which tells no retention
+		assert.Equal(t, "3600", attrs["MessageRetentionPeriod"])
+		assert.Equal(t, "1209600", deadAttrs["MessageRetentionPeriod"], "a dead letter is kept as long as can be")
+	}
+	if order {
+		assert.Equal(t, "true", attrs["FifoQueue"])
+		assert.Equal(t, "true", deadAttrs["FifoQueue"])
+	}
 }
 
 func TestServerEnsureSetsNoPolicyUnlessAskedTo(t *testing.T) {
@@ -82,7 +80,9 @@ func TestServerEnsureSetsNoPolicyUnlessAskedTo(t *testing.T) {
 func TestServerEnsureTellsDifferencesInWordsAndChangesNothing(t *testing.T) {
 	onServers(t, func(t *testing.T, s *server) {
 		name, dead, other := unique("q"), unique("dead"), unique("other")
-		s.ensure(t, name, &queue.QueueSpec{Lease: 40 * time.Second, DeadLetter: dead, BrokerMaxAttempts: 50})
+		s.ensure(t, name, &queue.QueueSpec{
+			Lease: 40 * time.Second, DeadLetter: dead, BrokerMaxAttempts: 50, Tags: map[string]string{"team": "sales", "mine": "yes"},
+		})
 		before := s.attributes(t, s.open(t, name, false))
 
 		for _, c := range []struct {
@@ -94,21 +94,54 @@ func TestServerEnsureTellsDifferencesInWordsAndChangesNothing(t *testing.T) {
 			{"another lease", queue.QueueSpec{Lease: 90 * time.Second, DeadLetter: dead, BrokerMaxAttempts: 50},
 				[]string{"queue " + name + ": lease is 40s, not 1m30s"}},
 			{"another limit", queue.QueueSpec{DeadLetter: dead, BrokerMaxAttempts: 60},
-				[]string{"queue " + name + ": SQS itself dead-letters to " + dead + " after 50 receives, not to " + dead + " after 60 receives"}},
-			{"no limit", queue.QueueSpec{},
-				[]string{"queue " + name + ": SQS itself dead-letters to " + dead + " after 50 receives; that wasn't asked for"}},
+				[]string{"queue " + name + ": redrive policy is " + dead + " after 50 receives, not " + dead + " after 60 receives"}},
+			{"a policy that isn't asked for is the operator's", queue.QueueSpec{DeadLetter: dead}, nil},
 			{"another dead-letter queue, which isn't there yet", queue.QueueSpec{DeadLetter: other, BrokerMaxAttempts: 50, DryRun: true},
-				[]string{"queue " + name + ": SQS itself dead-letters to " + dead + " after 50 receives, not to " + other + " after 50 receives"}},
+				[]string{"queue " + name + ": redrive policy is " + dead + " after 50 receives, not " + other + " after 50 receives"}},
+			{"tags", queue.QueueSpec{Tags: map[string]string{"team": "crm", "env": "test"}},
+				[]string{"queue " + name + `: tag env is none, not "test"`, "queue " + name + `: tag team is "sales", not "crm"`}},
 		} {
-			t.Run(c.name, func(t *testing.T) { assert.Equal(t, c.want, s.ensure(t, name, &c.spec).Differences) })
+			assert.Equal(t, c.want, s.ensure(t, name, &c.spec).Differences, c.name)
 		}
 		r := s.ensure(t, dead, &queue.QueueSpec{DeadLetter: other, BrokerMaxAttempts: 7})
-		assert.Equal(t, []string{"queue " + dead + ": SQS itself dead-letters nothing; asked for is to " + other + " after 7 receives"}, r.Differences)
+		assert.Equal(t, []string{"queue " + dead + ": redrive policy is none, not " + other + " after 7 receives"}, r.Differences)
 
 		after := s.attributes(t, s.open(t, name, false))
 		for _, k := range []string{"VisibilityTimeout", "RedrivePolicy", "MessageRetentionPeriod"} {
 			assert.Equal(t, before[k], after[k], k)
 		}
+	})
+}
+
+func TestServerEnsureChangesWhatExistsWhenAskedTo(t *testing.T) {
+	onServers(t, func(t *testing.T, s *server) {
+		name, dead := unique("q"), unique("dead")
+		s.ensure(t, name, &queue.QueueSpec{Lease: 40 * time.Second, Tags: map[string]string{"team": "sales", "mine": "yes"}})
+		spec := &queue.QueueSpec{
+			Lease: 50 * time.Second, DeadLetter: dead, BrokerMaxAttempts: 50, Tags: map[string]string{"team": "crm"}, Update: true, DryRun: true,
+		}
+		want := &queue.EnsureReport{Created: []string{"queue " + dead}, Changed: []string{
+			"queue " + name + ": lease from 40s to 50s",
+			"queue " + name + ": redrive policy from none to " + dead + " after 50 receives",
+			"queue " + name + `: tag team from "sales" to "crm"`,
+		}}
+		assert.Equal(t, want, s.ensure(t, name, spec))
+		q := s.open(t, name, false)
+		assert.Equal(t, "40", s.attributes(t, q)["VisibilityTimeout"], "a dry run changes nothing")
+
+		spec.DryRun = false
+		assert.Equal(t, want, s.ensure(t, name, spec))
+		assert.Equal(t, "50", s.attributes(t, q)["VisibilityTimeout"])
+		_, receives := policyOf(t, s.attributes(t, q))
+		assert.Equal(t, "50", receives)
+		url := q.Capabilities().Address
+		tags, err := s.client.ListQueueTags(t.Context(), &awssqs.ListQueueTagsInput{QueueUrl: &url})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]string{"team": "crm", "mine": "yes"}, tags.Tags, "other tags are left")
+		assert.Equal(t, &queue.EnsureReport{}, s.ensure(t, name, spec), "now it's as asked")
+		deadTags, err := s.client.ListQueueTags(t.Context(), &awssqs.ListQueueTagsInput{QueueUrl: aws.String(s.open(t, dead, false).Capabilities().Address)})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]string{"team": "crm"}, deadTags.Tags, "its dead-letter queue has them too")
 	})
 }
 

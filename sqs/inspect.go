@@ -14,8 +14,9 @@ import (
 )
 
 var (
-	_ queue.Inspector = (*handle)(nil)
-	_ queue.Purger    = (*handle)(nil)
+	_ queue.Inspector     = (*handle)(nil)
+	_ queue.PeekConfirmer = (*handle)(nil)
+	_ queue.Purger        = (*handle)(nil)
 )
 
 // Stats asks SQS for its counts, with one request. They're approximate and may
@@ -76,7 +77,7 @@ func (h *handle) Peek(ctx context.Context, max int) ([]*queue.Delivery, error) {
 	return h.peek(ctx, max, false)
 }
 
-// PeekConfirmed is Peek also where a redrive policy counts receives.
+// PeekConfirmed is Peek, also where a redrive policy counts receives.
 func (h *handle) PeekConfirmed(ctx context.Context, max int) ([]*queue.Delivery, error) {
 	return h.peek(ctx, max, true)
 }
@@ -131,7 +132,7 @@ func (h *handle) mayPeek(ctx context.Context) error {
 	}
 	if told := out.Attributes[string(types.QueueAttributeNameRedrivePolicy)]; told != "" {
 		if p := parsePolicy(told); p != nil {
-			return refuse(fmt.Sprintf("SQS itself dead-letters %s", p))
+			return refuse(fmt.Sprintf("SQS itself dead-letters to %s", p))
 		}
 		return refuse("the queue has a redrive policy")
 	}

@@ -65,55 +65,69 @@ func TestStatsNeverTurnTheUnknownIntoZero(t *testing.T) {
 
 func TestServerPeekShowsAndGivesBackAtOnce(t *testing.T) {
 	onServers(t, func(t *testing.T, s *server) {
-		for _, c := range []struct {
-			name  string
-			order bool
-		}{{"standard", false}, {"FIFO", true}} {
-			t.Run(c.name, func(t *testing.T) {
-				t.Parallel()
-				q := s.fresh(t, "peek", &queue.QueueSpec{Ordered: c.order, Lease: 5 * time.Minute})
-				want := map[string]bool{}
-				var msgs []*queue.Message
-				for i := range 12 {
-					m := message(fmt.Sprint("m", i))
-					m.Attributes = map[string]string{"n": fmt.Sprint(i)}
-					if c.order {
-						m.OrderingKey = fmt.Sprint("key", i%3)
-					}
-					msgs, want[string(m.Body)] = append(msgs, m), true
-				}
-				require.NoError(t, q.Publish(t.Context(), msgs...))
-
-				ds, err := inspector(t, q).Peek(t.Context(), 12)
-				require.NoError(t, err)
-				got := map[string]bool{}
-				for _, d := range ds {
-					assert.False(t, got[string(d.Body)], "%s was shown twice", d.Body)
-					got[string(d.Body)] = true
-					assert.Equal(t, "m"+d.Attributes["n"], string(d.Body))
-					assert.Equal(t, c.order, d.OrderingKey != "")
-					assert.Zero(t, d.Deadline, "it isn't leased")
-					info, ok := sqs.InfoOf(d)
-					assert.True(t, ok)
-					assert.Equal(t, d.BrokerID, info.MessageID)
-				}
-				if c.order { // a key's later messages may be withheld meanwhile
-					assert.NotEmpty(t, got)
-				} else {
-					assert.Equal(t, want, got)
-				}
-				// Nothing waits for a lease of five minutes, nor for the two seconds.
-				begun := time.Now()
-				for len(want) > 0 {
-					d := receive(t, q, 1)[0]
-					require.NotEmpty(t, want[string(d.Body)])
-					delete(want, string(d.Body))
-					require.NoError(t, q.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Ack}))
-				}
-				assert.Less(t, time.Since(begun), time.Minute)
-			})
-		}
+		q, want := s.twelve(t, false)
+		assert.Equal(t, want, look(t, q))
+		takesAll(t, q, want)
 	})
+}
+
+func TestServerPeekIntoAFIFOQueueShowsAndGivesBackAtOnce(t *testing.T) {
+	onServers(t, func(t *testing.T, s *server) {
+		q, want := s.twelve(t, true)
+		assert.Subset(t, want, look(t, q), "a key's later messages may be withheld meanwhile")
+		takesAll(t, q, want)
+	})
+}
+
+// twelve opens a queue with twelve messages of three keys, and long leases.
+func (s *server) twelve(t *testing.T, order bool) (q queue.Queue, bodies map[string]bool) {
+	t.Helper()
+	q = s.fresh(t, "peek", &queue.QueueSpec{Ordered: order, Lease: 5 * time.Minute})
+	bodies = map[string]bool{}
+	var msgs []*queue.Message
+	for i := range 12 {
+		m := message(fmt.Sprint("m", i))
+		m.Attributes = map[string]string{"n": fmt.Sprint(i)}
+		if order {
+			m.OrderingKey = fmt.Sprint("key", i%3)
+		}
+		msgs, bodies[string(m.Body)] = append(msgs, m), true
+	}
+	require.NoError(t, q.Publish(t.Context(), msgs...))
+	return q, bodies
+}
+
+// look peeks and returns the bodies.
+func look(t *testing.T, q queue.Queue) map[string]bool {
+	t.Helper()
+	ds, err := inspector(t, q).Peek(t.Context(), 12)
+	require.NoError(t, err)
+	require.NotEmpty(t, ds)
+	got := map[string]bool{}
+	for _, d := range ds {
+		assert.False(t, got[string(d.Body)], "%s was shown twice", d.Body)
+		got[string(d.Body)] = true
+		assert.Equal(t, "m"+d.Attributes["n"], string(d.Body))
+		assert.Equal(t, q.Capabilities().Ordering, d.OrderingKey != "")
+		assert.Zero(t, d.Deadline, "it isn't leased")
+		info, ok := sqs.InfoOf(d)
+		assert.True(t, ok)
+		assert.Equal(t, d.BrokerID, info.MessageID)
+	}
+	return got
+}
+
+// takesAll expects that nothing waits for the end of a lease of five minutes.
+func takesAll(t *testing.T, q queue.Queue, want map[string]bool) {
+	t.Helper()
+	begun := time.Now()
+	for len(want) > 0 {
+		d := receive(t, q, 1)[0]
+		require.True(t, want[string(d.Body)])
+		delete(want, string(d.Body))
+		require.NoError(t, q.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Ack}))
+	}
+	assert.Less(t, time.Since(begun), time.Minute)
 }
 
 func TestServerPeekIntoNothingFindsNothing(t *testing.T) {
@@ -124,11 +138,6 @@ func TestServerPeekIntoNothingFindsNothing(t *testing.T) {
 	})
 }
 
-// peekConfirmer is how a Peek that counts is asked for all the same.
-type peekConfirmer interface {
-	PeekConfirmed(ctx context.Context, max int) ([]*queue.Delivery, error)
-}
-
 func TestServerPeekIsRefusedWhereReceivesCountUnlessConfirmed(t *testing.T) {
 	onServers(t, func(t *testing.T, s *server) {
 		q := s.fresh(t, "peek", &queue.QueueSpec{DeadLetter: unique("dead"), BrokerMaxAttempts: 5})
@@ -137,7 +146,7 @@ func TestServerPeekIsRefusedWhereReceivesCountUnlessConfirmed(t *testing.T) {
 		require.ErrorIs(t, err, queue.ErrUnsupported)
 		require.ErrorContains(t, err, "after 5 receives", "it says what would happen")
 
-		in, ok := queue.As[peekConfirmer](q)
+		in, ok := queue.As[queue.PeekConfirmer](q)
 		require.True(t, ok)
 		ds, err := in.PeekConfirmed(t.Context(), 1)
 		require.NoError(t, err)
@@ -163,7 +172,7 @@ func TestPeekHidesForTwoSecondsAndGivesBack(t *testing.T) {
 	f := newFake(t)
 	q := open(t, f, nil)
 	f.answers["ReceiveMessage"] = bringing("m", nil)
-	in, _ := queue.As[peekConfirmer](q)
+	in, _ := queue.As[queue.PeekConfirmer](q)
 	_, err := in.PeekConfirmed(t.Context(), 1)
 	require.NoError(t, err)
 	asked := f.made("ReceiveMessage")[0]
@@ -190,7 +199,7 @@ func TestPeekGivesBackAlsoWhatACancelledCallHasReceived(t *testing.T) {
 		}
 		return bring(in)
 	}
-	in, _ := queue.As[peekConfirmer](q)
+	in, _ := queue.As[queue.PeekConfirmer](q)
 	ds, err := in.PeekConfirmed(ctx, 5)
 	require.NoError(t, err)
 	assert.Len(t, ds, 1, "the same message twice is one")

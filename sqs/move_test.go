@@ -50,44 +50,39 @@ func (s *server) deadLetter(t *testing.T, q, dead queue.Queue, n int) {
 }
 
 func TestServerAMoveTakesBackWhatSQSDeadLettered(t *testing.T) {
-	onServers(t, func(t *testing.T, s *server) {
-		for _, c := range []struct {
-			name string
-			to   func(q queue.Queue) queue.Queue
-		}{
-			{"to where it came from", func(queue.Queue) queue.Queue { return nil }},
-			{"to a queue", func(q queue.Queue) queue.Queue { return q }},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				t.Parallel()
-				q, dead := s.pair(t)
-				s.deadLetter(t, q, dead, 3)
-				m := mover(t, dead)
-				to := c.to(q)
-				task, err := m.StartMove(t.Context(), &sqs.MoveOptions{To: to})
-				require.NoError(t, err)
-				assert.NotEmpty(t, task)
-				var last sqs.Move
-				require.EventuallyWithT(t, func(c *assert.CollectT) {
-					moves, err := m.Moves(t.Context())
-					require.NoError(c, err)
-					require.Len(c, moves, 1)
-					last = moves[0]
-					assert.False(c, last.Running())
-				}, 20*time.Second, 50*time.Millisecond)
-				assert.Equal(t, "COMPLETED", last.State, last.Reason)
-				assert.EqualValues(t, 3, last.Moved)
-				assert.Contains(t, last.From, dead.Capabilities().Source.Name)
-				assert.Equal(t, to != nil, last.To != "")
-				assert.False(t, last.StartedAt.IsZero())
-				got := map[string]bool{}
-				for _, d := range receive(t, q, 3) {
-					got[string(d.Body)] = true
-				}
-				assert.Equal(t, map[string]bool{"m0": true, "m1": true, "m2": true}, got)
-			})
-		}
-	})
+	onServers(t, func(t *testing.T, s *server) { movesBack(t, s, func(queue.Queue) queue.Queue { return nil }) })
+}
+
+func TestServerAMoveToAQueue(t *testing.T) {
+	onServers(t, func(t *testing.T, s *server) { movesBack(t, s, func(q queue.Queue) queue.Queue { return q }) })
+}
+
+func movesBack(t *testing.T, s *server, destination func(q queue.Queue) queue.Queue) {
+	t.Helper()
+	q, dead := s.pair(t)
+	s.deadLetter(t, q, dead, 3)
+	m, to := mover(t, dead), destination(q)
+	task, err := m.StartMove(t.Context(), &sqs.MoveOptions{To: to})
+	require.NoError(t, err)
+	assert.NotEmpty(t, task)
+	var last sqs.Move
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		moves, err := m.Moves(t.Context())
+		require.NoError(c, err)
+		require.Len(c, moves, 1)
+		last = moves[0]
+		assert.False(c, last.Running())
+	}, 20*time.Second, 50*time.Millisecond)
+	assert.Equal(t, "COMPLETED", last.State, last.Reason)
+	assert.EqualValues(t, 3, last.Moved)
+	assert.Contains(t, last.From, dead.Capabilities().Source.Name)
+	assert.Equal(t, to != nil, last.To != "")
+	assert.False(t, last.StartedAt.IsZero())
+	got := map[string]bool{}
+	for _, d := range receive(t, q, 3) {
+		got[string(d.Body)] = true
+	}
+	assert.Equal(t, map[string]bool{"m0": true, "m1": true, "m2": true}, got)
 }
 
 func TestServerAMoveCanBeCancelled(t *testing.T) {

@@ -3,6 +3,7 @@ package sqs_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -12,21 +13,30 @@ import (
 
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/sqs"
+	"github.com/anyqueue/anyqueue/sqs/sqstest"
 )
 
 // server is an SQS server that a test runs against.
 type server struct {
 	name    string
 	client  *awssqs.Client
-	url     string
 	backend *sqs.Backend
 }
 
-// onServers runs a test on every SQS server there is, once each. The names of such
-// tests begin with TestServer, by which CI runs them against the foreign ones.
+// onServers runs a test on every SQS server there is, once each: on sqstest in any
+// case, on virtual time, so that a test can't have subtests of its own. The names of
+// such tests begin with TestServer, by which CI runs them against the foreign ones.
 func onServers(t *testing.T, test func(t *testing.T, s *server)) {
 	t.Helper()
 	t.Parallel()
+	t.Run("sqstest", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := sqstest.New(nil)
+			t.Cleanup(s.Close)
+			test(t, newServer("sqstest", s.Client()))
+		})
+	})
 	for _, at := range []struct{ name, variable string }{
 		{"LocalStack", localStack},
 		{"ElasticMQ", elasticMQ},
@@ -39,10 +49,7 @@ func onServers(t *testing.T, test func(t *testing.T, s *server)) {
 }
 
 func newServer(name string, client *awssqs.Client) *server {
-	return &server{
-		name: name, client: client, url: *client.Options().BaseEndpoint,
-		backend: sqs.New(client, &sqs.Options{Wait: time.Second}),
-	}
+	return &server{name: name, client: client, backend: sqs.New(client, &sqs.Options{Wait: time.Second})}
 }
 
 // unique returns the name of a queue that's nobody else's.
