@@ -1,11 +1,15 @@
-// Command benchmarks measures what this library costs beside a floor and two
-// peers, in one run: messages in memory, 1 KiB bodies, 3 attributes. Figures
+// Command benchmarks measures what this library costs beside a floor and its
+// peers, in one run: in memory and on SQS, 1 KiB bodies, 3 attributes. Figures
 // are medians of interleaved rounds, so that a machine that's busy for a while
 // is so for all of them. The last line is the result as JSON.
 //
-// The floor is the least that a queue with leases can do; see floor.go. The
-// peers are Watermill's gochannel and gocloud.dev's mempubsub. It's a module of
-// its own, so that they're no dependencies of the library.
+// In memory the floor is the least that a queue with leases can do (floor.go);
+// the peers are Watermill's gochannel and gocloud.dev's mempubsub. On SQS the
+// floor is a loop on the AWS SDK as one writes it by hand (sqs_raw.go), the peer
+// gocloud.dev's awssnssqs; every request goes over a link that counts it and
+// makes it longer (sqs_link.go). Watermill's package for SQS isn't among them: the
+// Go module proxy doesn't serve it. It's a module of its own, so that they're no
+// dependencies of the library.
 //
 // It exits with 0 also when a target isn't reached, as a busy machine decides
 // that too, and with 1 when something couldn't be measured.
@@ -37,6 +41,14 @@ type options struct {
 	idleQueues int
 	idle       time.Duration
 	deliveries int // in one round of the engine alone
+
+	server      *sqsServer
+	sqsRounds   int
+	sqsRound    time.Duration // of one round of publishing
+	sqsMessages int           // to be consumed in one round
+	sqsLone     int           // messages
+	sqsTrickle  time.Duration // of one round
+	sqsIdle     time.Duration
 }
 
 func full() options {
@@ -44,6 +56,9 @@ func full() options {
 		rounds: 7, window: 1024,
 		throughput: time.Second, latency: 2 * time.Second, queued: 1_000_000,
 		idleQueues: 1000, idle: 5 * time.Second, deliveries: 500_000,
+
+		server: &sqsServer{}, sqsRounds: 3,
+		sqsRound: 2 * time.Second, sqsMessages: 20_000, sqsLone: 200, sqsTrickle: 3 * time.Second, sqsIdle: 62 * time.Second,
 	}
 }
 
@@ -55,21 +70,31 @@ func main() {
 }
 
 func run(args []string, out io.Writer) (err error) {
+	if slices.Equal(args, []string{serveArg}) {
+		return serve(os.Stdin, out)
+	}
 	o := full()
 	fs := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
-	fs.StringVar(&o.only, "only", "", "measure only these, comma-separated: throughput,latency,queued,idle,middleware")
-	fs.StringVar(&o.systems, "systems", "", "measure only these, comma-separated: "+strings.Join(names(contenders), ","))
+	fs.StringVar(&o.only, "only", "", "measure only these, comma-separated: "+strings.Join(measurementNames(), ",")+"; sqs is all that begin so")
+	fs.StringVar(&o.systems, "systems", "", "measure only these, comma-separated: "+strings.Join(systemNames(), ","))
 	fs.IntVar(&o.rounds, "rounds", o.rounds, "rounds of each, interleaved; their median counts")
 	fs.IntVar(&o.window, "window", o.window, "messages that may be published and not yet handled")
 	fs.DurationVar(&o.throughput, "throughput", o.throughput, "how long a round of throughput takes")
 	fs.DurationVar(&o.latency, "latency", o.latency, "how long a round of latency takes")
 	fs.IntVar(&o.queued, "queued", o.queued, "messages in the queue when its memory is measured")
+	fs.StringVar(&o.server.endpoint, "sqs-endpoint", "", "URL of an SQS server to measure on, for example http://127.0.0.1:9324; it gets queues named bench-..., which are removed again. Default: sqs/sqstest in a process of its own")
+	fs.IntVar(&o.sqsRounds, "sqs-rounds", o.sqsRounds, "rounds of each on SQS")
+	fs.DurationVar(&o.sqsRound, "sqs-round", o.sqsRound, "how long a round of publishing to SQS takes")
+	fs.IntVar(&o.sqsMessages, "sqs-messages", o.sqsMessages, "messages to consume from SQS in a round")
+	fs.IntVar(&o.sqsLone, "sqs-lone", o.sqsLone, "single messages to publish to SQS")
+	fs.DurationVar(&o.sqsTrickle, "sqs-trickle", o.sqsTrickle, "how long a round of the trickle on SQS takes")
+	fs.DurationVar(&o.sqsIdle, "sqs-idle", o.sqsIdle, "how long consumers of SQS are idle")
 	cpu := fs.String("cpuprofile", "", "write a CPU profile to this file")
 	mem := fs.String("memprofile", "", "write a profile of all allocations to this file")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if o.rounds < 1 || o.window < creditChunk*publishers || o.queued < 1 {
+	if o.rounds < 1 || o.sqsRounds < 1 || o.window < creditChunk*publishers || o.queued < 1 {
 		return fmt.Errorf("at least 1 round, 1 queued message and a window of %d", creditChunk*publishers)
 	}
 	if *cpu != "" {
@@ -90,7 +115,7 @@ func run(args []string, out io.Writer) (err error) {
 		defer func() { err = errorsFirst(err, writeAllocs(*mem)) }()
 	}
 	r, err := measure(o, out)
-	if err != nil {
+	if err = errorsFirst(err, o.server.stop()); err != nil {
 		return err
 	}
 	r.print(out)
@@ -122,6 +147,31 @@ var measurements = []struct {
 	{"queued", measureQueued},
 	{"idle", measureIdle},
 	{"middleware", measureMiddleware},
+	{"sqs-publish", onSQS(measureSQSPublish)},
+	{"sqs-consume", onSQS(measureSQSConsume)},
+	{"sqs-lone", onSQS(measureSQSLone)},
+	{"sqs-trickle", onSQS(measureSQSTrickle)},
+	{"sqs-idle", onSQS(measureSQSIdle)},
+}
+
+// onSQS is for measurements whose contenders are others.
+func onSQS(run func(options, *report) error) func(options, []contender, *report) error {
+	return func(o options, _ []contender, r *report) error {
+		name := "sqstest in a process of its own"
+		if o.server.endpoint != "" && o.server.process == nil {
+			name = o.server.endpoint
+		}
+		r.SQS = fmt.Sprintf("%s, %d rounds", name, o.sqsRounds)
+		return run(o, r)
+	}
+}
+
+func measurementNames() []string {
+	out := make([]string, len(measurements))
+	for i, m := range measurements {
+		out[i] = m.name
+	}
+	return out
 }
 
 func measure(o options, out io.Writer) (*report, error) {
@@ -130,20 +180,25 @@ func measure(o options, out io.Writer) (*report, error) {
 		return nil, err
 	}
 	only := strings.FieldsFunc(o.only, func(r rune) bool { return r == ',' })
+	for _, name := range only {
+		if !slices.ContainsFunc(measurementNames(), func(m string) bool { return among(m, name) }) {
+			return nil, fmt.Errorf("-only %s: there are %s", name, strings.Join(measurementNames(), ", "))
+		}
+	}
 	r := newReport(o)
-	ran := 0
 	for _, m := range measurements {
-		if len(only) > 0 && !slices.Contains(only, m.name) {
+		if len(only) > 0 && !slices.ContainsFunc(only, func(name string) bool { return among(m.name, name) }) {
 			continue
 		}
-		ran++
 		fmt.Fprintf(out, "%s ...\n", m.name)
 		if err := m.run(o, cs, r); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	if ran == 0 || len(only) > ran {
-		return nil, fmt.Errorf("-only %s: unknown", o.only)
-	}
 	return r, nil
+}
+
+// among tells whether a measurement is the one of that name or of that group.
+func among(measurement, name string) bool {
+	return measurement == name || strings.HasPrefix(measurement, name+"-")
 }

@@ -17,6 +17,9 @@ func brief() options {
 		rounds: 1, window: 256,
 		throughput: 50 * time.Millisecond, latency: 100 * time.Millisecond, queued: 2000,
 		idleQueues: 20, idle: 50 * time.Millisecond, deliveries: 5000,
+
+		server: &sqsServer{}, sqsRounds: 1,
+		sqsRound: 100 * time.Millisecond, sqsMessages: 500, sqsLone: 5, sqsTrickle: 200 * time.Millisecond, sqsIdle: 100 * time.Millisecond,
 	}
 }
 
@@ -28,7 +31,9 @@ func TestEveryMeasurementOfEverySystemGivesFigures(t *testing.T) {
 		"queued":     {"messages"}, // so few that the heap itself may have shrunk meanwhile
 		"idle":       {"goroutines/queue"},
 	}
-	r, err := measure(brief(), io.Discard)
+	o := brief()
+	o.only = "throughput,latency,queued,idle,middleware"
+	r, err := measure(o, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +161,7 @@ func TestInvalidFlagsAreRefused(t *testing.T) {
 		"unknown system":      {"-systems", "floor,nobody"},
 		"unknown measurement": {"-only", "throughput,beauty", "-systems", "floor", "-rounds", "1", "-throughput", "10ms"},
 		"no rounds":           {"-rounds", "0"},
+		"no rounds on SQS":    {"-sqs-rounds", "0"},
 		"no window":           {"-window", "1"},
 	} {
 		t.Run(name, func(t *testing.T) {

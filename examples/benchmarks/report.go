@@ -18,7 +18,8 @@ type report struct {
 	Load    string                        `json:"load,omitempty"` // at the start: of 1, 5 and 15 minutes
 	Rounds  int                           `json:"rounds"`
 	Window  int                           `json:"window"`
-	Figures map[string]map[string]figures `json:"figures"` // by measurement and system
+	SQS     string                        `json:"sqs,omitempty"` // the server, and how many rounds
+	Figures map[string]map[string]figures `json:"figures"`       // by measurement and system
 	Targets []target                      `json:"targets"`
 
 	order []string
@@ -107,6 +108,9 @@ func ratio(a, b float64) float64 {
 
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %d CPUs, load %s; medians of %d interleaved rounds; window of %d messages\n", r.Go, r.CPUs, r.Load, r.Rounds, r.Window)
+	if r.SQS != "" {
+		fmt.Fprintf(w, "SQS: %s; the floor is the raw loop\n", r.SQS)
+	}
 	for _, name := range r.order {
 		r.table(w, name)
 	}
@@ -161,11 +165,16 @@ func (r *report) table(w io.Writer, name string) {
 	tw.Flush() //nolint:errcheck // a terminal
 }
 
-// place is that of a system in the list.
+// place is that of a system in the lists.
 func place(name string) int {
 	for i, c := range contenders {
 		if c.name == name {
 			return i
+		}
+	}
+	for i, c := range sqsContenders {
+		if c.name == name {
+			return i - len(sqsContenders) // before those that are in both
 		}
 	}
 	return len(contenders)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -53,20 +54,31 @@ func names(cs []contender) []string {
 	return out
 }
 
+// systemNames are those of all contenders, in memory and on SQS.
+func systemNames() []string {
+	all := names(contenders)
+	for _, c := range sqsContenders {
+		if !slices.Contains(all, c.name) {
+			all = append(all, c.name)
+		}
+	}
+	return all
+}
+
+// choose returns those of the list that work in memory.
 func choose(list string) ([]contender, error) {
 	if list == "" {
 		return contenders, nil
 	}
 	var out []contender
 	for name := range strings.SplitSeq(list, ",") {
-		found := false
+		if !slices.Contains(systemNames(), name) {
+			return nil, fmt.Errorf("no system %q; there are %s", name, strings.Join(systemNames(), ", "))
+		}
 		for _, c := range contenders {
 			if c.name == name {
-				out, found = append(out, c), true
+				out = append(out, c)
 			}
-		}
-		if !found {
-			return nil, fmt.Errorf("no system %q; there are %s", name, strings.Join(names(contenders), ", "))
 		}
 	}
 	return out, nil
