@@ -180,7 +180,7 @@ func TestBlastSendsAgainWhatIsInDoubt(t *testing.T) {
 func TestFloodOfActivitiesDoesNotHoldUpTheBlast(t *testing.T) {
 	t.Parallel()
 	run := newRun(t, memory.New(nil), "-n", "200", "-flood", "-outage", "0")
-	run.opts.flood = 15_000
+	run.opts.flood, run.opts.activityTakes = 15_000, 5*time.Millisecond // two at a time: more than half a minute's work
 	r := run.finish(t)
 	checkSum(t, r)
 	waiting := len(run.broker.Messages(activityQueue))

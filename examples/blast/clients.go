@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -123,32 +122,6 @@ type ActivityService struct{ service }
 // Put stores an activity; the same id again changes nothing.
 func (s *ActivityService) Put(ctx context.Context, id string, a Activity) error {
 	return s.send(ctx, http.MethodPut, "/activities/"+url.PathEscape(id), a, nil)
-}
-
-// DatabaseService is the program's own database, when it runs as several
-// processes.
-type DatabaseService struct{ service }
-
-type change struct {
-	Key   string        `json:"key"`
-	Old   string        `json:"old,omitempty"`
-	New   string        `json:"new,omitempty"`
-	TTL   time.Duration `json:"ttl,omitempty"`
-	Force bool          `json:"force,omitempty"`
-}
-
-// Swap implements Database.
-func (s *DatabaseService) Swap(ctx context.Context, key, old, next string, ttl time.Duration) (string, error) {
-	var result struct {
-		Was string `json:"was"`
-	}
-	err := s.send(ctx, http.MethodPost, "/swap", change{Key: key, Old: old, New: next, TTL: ttl}, &result)
-	return result.Was, err
-}
-
-// Put implements Database.
-func (s *DatabaseService) Put(ctx context.Context, key, value string, ttl time.Duration) error {
-	return s.send(ctx, http.MethodPost, "/swap", change{Key: key, New: value, TTL: ttl, Force: true}, nil)
 }
 
 // send sends v as JSON.

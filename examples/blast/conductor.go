@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -37,7 +40,11 @@ func (c *conductor) conduct(ctx context.Context) (lost bool, err error) {
 	if err == nil {
 		began, err = time.Now(), c.wait(ctx)
 	}
-	took := time.Since(began)
+	ended := c.fakes.Judge.Ended() // looking into a queue may have taken a while meanwhile
+	if ended.IsZero() {
+		ended = time.Now()
+	}
+	took := ended.Sub(began)
 	if err == nil && ctx.Err() == nil {
 		err = c.settle(ctx)
 	}
@@ -50,6 +57,7 @@ func (c *conductor) conduct(ctx context.Context) (lost bool, err error) {
 	}
 	result, wrong := c.fakes.Judge.Verdict()
 	result.Seconds = float64(took.Round(10*time.Millisecond)) / float64(time.Second)
+	err = errors.Join(err, c.writeOutcomes())
 	return c.report(result, wrong), err
 }
 
@@ -127,9 +135,10 @@ func (c *conductor) progress(r parties.Result) {
 		count(r.Sent), count(r.Skipped), count(r.DeadLettered), count(r.InDoubt), count(r.Retried))
 }
 
-// settle waits until the queues are quiet and the dead letters are in theirs.
+// settle waits until the queues are quiet and the dead letters are in theirs,
+// but not for ever.
 func (c *conductor) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	queues := []string{listQueue, mailQueue}
 	if c.opts.flood == 0 {
@@ -146,18 +155,21 @@ func (c *conductor) settle(ctx context.Context) error {
 	})
 }
 
-// poll asks done from time to time, until ctx ends: that isn't an error.
+// poll asks done from time to time, less and less often, until ctx ends: that
+// isn't an error.
 func poll(ctx context.Context, done func() (bool, error)) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if ok, err := done(); ok || err != nil {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		ok, err := done()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if ok || err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 	}
 }
@@ -192,4 +204,23 @@ func (c *conductor) report(r parties.Result, wrong []string) (lost bool) {
 	}
 	c.time.print(string(line) + "\n")
 	return r.Lost > 0 || len(wrong) > 0
+}
+
+// writeOutcomes writes what became of each customer to the file that was asked
+// for.
+func (c *conductor) writeOutcomes() error {
+	if c.opts.fates == "" {
+		return nil
+	}
+	var b bytes.Buffer
+	rows := csv.NewWriter(&b)
+	err := rows.Write([]string{"customer", "outcome", "mails"})
+	for _, o := range c.fakes.Judge.Outcomes() {
+		err = errors.Join(err, rows.Write([]string{o.Customer, o.Fate, strconv.Itoa(o.Mails)}))
+	}
+	rows.Flush()
+	if err = errors.Join(err, rows.Error()); err != nil {
+		return err
+	}
+	return os.WriteFile(c.opts.fates, b.Bytes(), 0o600)
 }

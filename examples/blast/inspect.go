@@ -46,6 +46,9 @@ func (c *conductor) waiting(ctx context.Context, name string) (int64, error) {
 // deadLetters shows the judge the dead-letter queue of the customer sender. It
 // returns how many messages should be there and aren't.
 func (c *conductor) deadLetters(ctx context.Context) (missing int, err error) {
+	if c.fakes.Judge.DeadLettered(nil) == 0 && !c.fakes.Judge.Ended().IsZero() {
+		return 0, nil // looking isn't free everywhere
+	}
 	in, err := c.inspector(ctx, mailDeadLetters)
 	if in == nil {
 		return 0, err

@@ -18,6 +18,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
+	"github.com/anyqueue/anyqueue/memory"
 )
 
 func main() {
@@ -42,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return exitUsage
 	}
-	p := &program{opts: opts, env: os.LookupEnv, backends: backends(), log: newLogger(stderr, opts.verbose), time: newTimeline(stdout)}
+	p := &program{opts: opts, env: os.LookupEnv, backends: backends.All(memory.New(nil), os.LookupEnv), log: newLogger(stderr, opts.verbose), time: newTimeline(stdout)}
 	lost, err := p.run(ctx)
 	if err == nil {
 		err = p.time.failed()

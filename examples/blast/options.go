@@ -36,8 +36,12 @@ type options struct {
 	flood   int
 	outage  time.Duration
 	timeout time.Duration
+	fates   string // file
 	verbose bool
-	calm    bool // no failures but the outage; for tests
+
+	// For tests.
+	calm          bool          // no failures but the outage
+	activityTakes time.Duration // how long the activity service works at each request
 }
 
 // has says whether this process plays a role.
@@ -60,6 +64,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	flood := flags.Bool("flood", false, "fill activity-logger with 100,000 activities before the blast")
 	flags.DurationVar(&o.outage, "outage", 3*time.Second, "how long the mail API is down")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Minute, "when to give up waiting for the blast to end")
+	flags.StringVar(&o.fates, "outcomes", "", "CSV file to write what became of each customer to: customer,outcome,mails")
 	flags.BoolVar(&o.verbose, "v", false, "log what the consumers do, to stderr")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -96,7 +96,7 @@ func (p *program) conduct(ctx context.Context, backend string) (lost bool, err e
 	}
 	blast := Blast{ID: uuid.New(), Account: parties.Account, List: parties.List, Template: "newsletter", Subject: "first look"}
 	p.fakes = parties.New(in, parties.Options{
-		Resend: p.opts.resend, Outage: p.opts.outage, Calm: p.opts.calm,
+		Resend: p.opts.resend, Outage: p.opts.outage, Calm: p.opts.calm, ActivityTakes: p.opts.activityTakes,
 		MailID: func(customer string) string { return CustomerMail{Blast: blast, Customer: customer}.ID() },
 		Event:  func(text string) { p.time.tell("%s", text) },
 	})

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/anyqueue/anyqueue/examples/blast/parties"
-	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/examples/internal/database"
 	"github.com/anyqueue/anyqueue/middleware"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
@@ -15,13 +15,6 @@ import (
 
 //go:embed queues.yaml
 var queuesFile []byte
-
-// backends are the messaging systems that QUEUE_BACKEND can name.
-func backends() config.Backends {
-	return config.Backends{
-		"memory": memory.New(nil),
-	}
-}
 
 // openBus reads queues.yaml, with the variables of the environment that lookup
 // finds. Nothing is connected yet.
@@ -41,7 +34,7 @@ type services struct {
 	addresses  *AddressChecker
 	mailgun    *Mailgun
 	activities *ActivityService
-	db         Database
+	db         database.Database
 }
 
 // newServices returns clients of the services at url.
@@ -56,7 +49,7 @@ func newServices(url string, transport http.RoundTripper) *services {
 			domain:  parties.MailDomain, key: parties.MailKey, from: "Acme Shop <news@" + parties.MailDomain + ">",
 		},
 		activities: &ActivityService{at("activity service", parties.ActivityPath)},
-		db:         &DatabaseService{at("database", parties.DatabasePath)},
+		db:         &database.Client{URL: url + parties.DatabasePath, HTTP: client},
 	}
 }
 
@@ -87,6 +80,6 @@ func handleActivities(bus *config.Bus, s *services) {
 }
 
 // idempotent skips what was handled already: the repeats of a fan-out.
-func idempotent(db Database) queue.Middleware {
-	return middleware.Idempotent(repeats{db}, middleware.IdempotentOptions{Hold: 10 * time.Second, AskAgain: time.Second})
+func idempotent(db database.Database) queue.Middleware {
+	return middleware.Idempotent(database.Repeats{DB: db}, middleware.IdempotentOptions{Hold: 10 * time.Second, AskAgain: time.Second})
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/middleware"
 	"github.com/anyqueue/anyqueue/queue"
@@ -54,8 +55,7 @@ func newApp(s settings, stdout, stderr io.Writer, n network, mem *memory.Broker)
 	}
 	// Every backend that the program knows; QUEUE_BACKEND chooses. The others
 	// are never touched.
-	backends := config.Backends{"memory": mem}
-	a.bus, err = config.OpenFile(a.file, backends, &config.Options{Logger: log})
+	a.bus, err = config.OpenFile(a.file, backends.All(mem, os.LookupEnv), &config.Options{Logger: log})
 	return a, err
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // finishTime is how long the demonstration waits, after the last visitor and
-// the outage, for everything to arrive.
-const finishTime = 20 * time.Second
+// the outage, for everything to arrive. It's longer than a broker hides a message
+// whose receiver has died.
+const finishTime = 40 * time.Second
 
 // overLimit names the fault of a CRM that was called too often.
 const overLimit thirdparty.Fault = "over_limit"
@@ -129,6 +130,8 @@ func (a *app) follow(ctx context.Context, v *visitors, b *board) {
 func (a *app) waitForDeadLetters(ctx context.Context, party *thirdparty.Party) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
+	ids := map[string]bool{} // of all looks: one may not see all there is
+	var reason string
 	for {
 		refused := map[string]bool{}
 		for _, q := range party.Log() {
@@ -140,9 +143,10 @@ func (a *app) waitForDeadLetters(ctx context.Context, party *thirdparty.Party) (
 		if err != nil {
 			return nil, err
 		}
-		ids := map[string]bool{}
-		var reason string
 		for _, d := range letters {
+			if !refused[d.ID] {
+				continue // of another time
+			}
 			ids[d.ID] = true
 			if d.DeadLetter != nil {
 				reason = d.DeadLetter.Error

@@ -12,6 +12,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
+	"github.com/anyqueue/anyqueue/examples/internal/database"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/middleware"
 	"github.com/anyqueue/anyqueue/queue"
@@ -41,7 +43,6 @@ type app struct {
 	stdout io.Writer
 	log    *slog.Logger
 	net    network
-	mem    *memory.Broker // the backend "memory", for the demonstration's outage
 	file   *config.File
 	bus    *config.Bus
 }
@@ -51,21 +52,20 @@ func newApp(s settings, stdout, stderr io.Writer, n network, mem *memory.Broker)
 	if err != nil {
 		return nil, err
 	}
-	a := &app{settings: s, out: newTimeline(stdout), stdout: stdout, log: log, net: n, mem: mem}
+	a := &app{settings: s, out: newTimeline(stdout), stdout: stdout, log: log, net: n}
 	if a.file, err = config.Parse("queues.yaml", queuesYAML, os.LookupEnv); err != nil {
 		return nil, err
 	}
 	// Every backend that the program knows; QUEUE_BACKEND chooses. The others
 	// are never touched.
-	backends := config.Backends{"memory": a.mem}
-	a.bus, err = config.OpenFile(a.file, backends, &config.Options{Logger: log})
+	a.bus, err = config.OpenFile(a.file, backends.All(mem, os.LookupEnv), &config.Options{Logger: log})
 	return a, err
 }
 
 // shareable fails when a part would run alone beside queues that no other
 // process can reach.
 func (a *app) shareable() error {
-	if a.role == "all" || a.role == "parties" || !a.onMemory() {
+	if a.role == "all" || a.role == "parties" || a.role == "database" || !a.onMemory() {
 		return nil
 	}
 	return errors.New("queues in memory can't be shared by processes: set QUEUE_BACKEND, or leave out -role")
@@ -86,13 +86,16 @@ func (a *app) run(ctx context.Context) (ok bool, err error) {
 		if a.bug {
 			d = describeWithBug
 		}
-		return true, a.runWorker(ctx, a.analyticsURL, d)
+		db := &database.Client{URL: a.databaseURL, HTTP: newHTTPClient(a.net.transport())}
+		return true, a.runWorker(ctx, a.analyticsURL, db, d)
 	case "redrive":
 		n, err := a.redrive(ctx, nil)
 		a.out.say("moved %d dead letters back", n)
 		return true, err
 	case "parties":
 		return a.runParties(ctx)
+	case "database":
+		return true, a.serveUntil(ctx, a.databaseAddr, database.NewMemory(nil).Handler())
 	}
 	if a.serve {
 		return true, a.runServe(ctx)
@@ -102,11 +105,11 @@ func (a *app) run(ctx context.Context) (ok bool, err error) {
 
 func (a *app) onMemory() bool { return a.file.Queue(mailgunEvents).Backend == memory.System }
 
-// newWeb returns the web part.
-func (a *app) newWeb() http.Handler {
+// newWeb returns the web part. Events is the publisher of mailgun-events.
+func (a *app) newWeb(events queue.Publisher) http.Handler {
 	return newWeb(webConfig{
 		mailgunKey: a.mailgunKey, partnerKeys: a.partnerKeys,
-		mailgun: a.bus.Publisher(mailgunEvents), integrations: a.bus.Publisher(integrations),
+		mailgun: events, integrations: a.bus.Publisher(integrations),
 		budget: a.budget, log: a.log,
 	})
 }
@@ -120,7 +123,12 @@ func (a *app) runWeb(ctx context.Context) error {
 			return fmt.Errorf("queue %s: %w", name, err)
 		}
 	}
-	server, err := a.net.serve(ctx, a.addr, a.newWeb(), a.log)
+	return a.serveUntil(ctx, a.addr, a.newWeb(a.bus.Publisher(mailgunEvents)))
+}
+
+// serveUntil serves until ctx ends, and then answers what was under way.
+func (a *app) serveUntil(ctx context.Context, addr string, h http.Handler) error {
+	server, err := a.net.serve(ctx, addr, h, a.log)
 	if err != nil {
 		return err
 	}
@@ -140,13 +148,14 @@ func (a *app) closeServer(ctx context.Context, s *server) error {
 }
 
 // runWorker handles the queues until ctx ends, and then finishes what it has
-// begun.
-func (a *app) runWorker(ctx context.Context, analyticsURL string, d describer) error {
+// begun. There may be many workers, as long as they have one database.
+func (a *app) runWorker(ctx context.Context, analyticsURL string, db database.Database, d describer) error {
 	client := &analytics{url: analyticsURL, writeKey: a.writeKey, client: newHTTPClient(a.net.transport())}
-	// Mailgun and partners send things twice, and so does a queue. In one
-	// process this memory is enough; with several, it would be a table. What
-	// gets past it carries its id to the analytics service.
-	once := middleware.Idempotent(middleware.NewMemoryStore(0), middleware.IdempotentOptions{AskAgain: time.Second})
+	// Mailgun and partners send things twice, and so does a queue. What was
+	// handled is known to all workers, as the repeat may come to another one.
+	// What gets past that, as a worker died between the call and the note, carries
+	// its id to the analytics service.
+	once := middleware.Idempotent(database.Repeats{DB: db}, middleware.IdempotentOptions{Hold: 10 * time.Second, AskAgain: time.Second})
 	// While the service is down it isn't called, but for a probe from time to
 	// time: events wait in the queue, and no tries are used up.
 	breaker := middleware.CircuitBreaker(middleware.CircuitBreakerOptions{
@@ -179,10 +188,10 @@ func (a *app) redrive(ctx context.Context, opts *queue.RedriveOptions) (moved in
 	return moved, nil
 }
 
-// deadLetters tells how many dead letters of Mailgun's events there are, as far
-// as the backend knows.
-func (a *app) deadLetters(ctx context.Context) (int, error) {
-	q, err := a.bus.Queue(ctx, mailgunEventsDLQ)
+// depth tells how many messages a queue has, as far as the backend knows:
+// waiting, in somebody's hands, or due later.
+func (a *app) depth(ctx context.Context, name string) (int64, error) {
+	q, err := a.bus.Queue(ctx, name)
 	if err != nil {
 		return 0, err
 	}
@@ -191,10 +200,16 @@ func (a *app) deadLetters(ctx context.Context) (int, error) {
 		return 0, &queue.UnsupportedError{Feature: "looking into a queue", System: q.Capabilities().Source.System}
 	}
 	stats, err := inspector.Stats(ctx)
-	if err != nil || stats.Ready == nil {
+	if err != nil {
 		return 0, err
 	}
-	return int(*stats.Ready), nil
+	var n int64
+	for _, part := range []*int64{stats.Ready, stats.InFlight, stats.Delayed} {
+		if part != nil {
+			n += *part
+		}
+	}
+	return n, nil
 }
 
 // report prints the result: the program's last line.

@@ -7,14 +7,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/database"
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
-	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
 // finishTime is how long the demonstration waits, after everything was sent,
-// for everything to arrive.
-const finishTime = 15 * time.Second
+// for everything to arrive. It's longer than a broker hides a message whose
+// receiver has died.
+const finishTime = 40 * time.Second
 
 // newParty returns the fake analytics service, which fails as the real one may.
 func (a *app) newParty(b *board, outages ...thirdparty.Window) *thirdparty.Party {
@@ -68,7 +69,8 @@ func (a *app) runDemo(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	web, err := a.net.serve(ctx, "", a.newWeb(), a.log)
+	events := &breakable{Publisher: a.bus.Publisher(mailgunEvents)}
+	web, err := a.net.serve(ctx, "", a.newWeb(events), a.log)
 	if err != nil {
 		return false, errors.Join(err, a.closeServer(ctx, analyticsServer))
 	}
@@ -78,7 +80,7 @@ func (a *app) runDemo(ctx context.Context) (ok bool, err error) {
 	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
 	worked := make(chan error, 1)
 	go func() {
-		worked <- a.runWorker(working, analyticsServer.url, func(e mailgunEvent) (string, map[string]any) {
+		worked <- a.runWorker(working, analyticsServer.url, database.NewMemory(nil), func(e mailgunEvent) (string, map[string]any) {
 			if fixed.Load() {
 				return describe(e)
 			}
@@ -87,7 +89,7 @@ func (a *app) runDemo(ctx context.Context) (ok bool, err error) {
 	}()
 
 	load := a.newLoad(web.url, board)
-	redriven, err := a.play(ctx, load, board, &fixed)
+	redriven, err := a.play(ctx, load, board, events, &fixed)
 
 	err = errors.Join(err, a.closeServer(ctx, web))
 	stopWorking()
@@ -100,7 +102,7 @@ func (a *app) runDemo(ctx context.Context) (ok bool, err error) {
 
 // play is what happens between start and end. A signal ends the sending; what
 // was accepted is still worked off.
-func (a *app) play(ctx context.Context, load *load, board *board, fixed *atomic.Bool) (redriven int, err error) {
+func (a *app) play(ctx context.Context, load *load, board *board, events *breakable, fixed *atomic.Bool) (redriven int, err error) {
 	a.out.say("mailgun sends %d events and two partners %d messages; some of them twice, some forged or broken", load.events, load.messages)
 	a.out.say("the worker that runs has a bug: it panics on complaints")
 	progress, stopProgress := context.WithCancel(ctx)
@@ -112,7 +114,7 @@ func (a *app) play(ctx context.Context, load *load, board *board, fixed *atomic.
 	outage := make(chan struct{})
 	go func() {
 		defer close(outage)
-		a.queueOutage(progress)
+		a.queueOutage(progress, events)
 	}()
 	err = load.send(ctx)
 	stopProgress()
@@ -134,52 +136,88 @@ func (a *app) play(ctx context.Context, load *load, board *board, fixed *atomic.
 	}
 	complaints, _ := board.notRecorded()
 	a.out.say("all has arrived but %d complaints: those panic, and are given up after some tries", complaints)
-	for {
-		n, err := a.deadLetters(finishing)
-		if err != nil {
-			return 0, err
-		}
-		if n >= complaints || !pause(finishing, 100*time.Millisecond) {
-			a.out.say("%d messages are in the dead-letter queue", n)
-			break
-		}
+	if err := a.waitForDeadLetters(finishing); err != nil {
+		return 0, err
 	}
 	fixed.Store(true)
 	a.out.say("the bug is fixed; moving the dead letters back")
+	moved := map[string]bool{} // an event may be there twice, as its repeat failed too
 	for {
 		// What gets there meanwhile is for the next round.
-		n, err := a.redrive(finishing, &queue.RedriveOptions{Quiet: 300 * time.Millisecond})
-		redriven += n
+		_, err := a.redrive(finishing, &queue.RedriveOptions{
+			Quiet:  300 * time.Millisecond,
+			Filter: func(d *queue.Delivery) bool { moved[d.ID] = true; return true },
+		})
 		if err != nil && finishing.Err() == nil {
-			return redriven, err
+			return len(moved), err
 		}
 		some, cancelSome := context.WithTimeout(finishing, 500*time.Millisecond)
 		done := board.until(some, func() bool { complaints, others := board.notRecorded(); return complaints+others == 0 })
 		cancelSome()
-		if done {
-			a.out.say("everything has arrived; %d dead letters were moved back", redriven)
-			return redriven, nil
+		left, err := a.depth(context.WithoutCancel(finishing), mailgunEventsDLQ)
+		if err != nil {
+			return len(moved), err
+		}
+		if done && left == 0 {
+			a.out.say("everything has arrived; %d dead letters were moved back", len(moved))
+			return len(moved), nil
 		}
 		if finishing.Err() != nil {
 			complaints, others := board.notRecorded()
 			a.out.say("gave up waiting for %d events", complaints+others)
-			return redriven, nil
+			return len(moved), nil
 		}
 	}
 }
 
-// queueOutage takes the queue away for a while. That's only possible with the
-// one in memory.
-func (a *app) queueOutage(ctx context.Context) {
-	if !a.onMemory() || !pause(ctx, a.over*2/5) {
+// waitForDeadLetters waits until nothing is left in the queue: what has failed
+// is in the dead-letter queue then.
+func (a *app) waitForDeadLetters(ctx context.Context) error {
+	for {
+		left, err := a.depth(ctx, mailgunEvents)
+		if err != nil {
+			return err
+		}
+		if left == 0 || !pause(ctx, 200*time.Millisecond) {
+			break
+		}
+	}
+	n, err := a.depth(ctx, mailgunEventsDLQ)
+	a.out.say("%d messages are in the dead-letter queue", n)
+	return err
+}
+
+// queueOutage takes the queue away from the web part for a while.
+func (a *app) queueOutage(ctx context.Context, events *breakable) {
+	if !pause(ctx, a.over*2/5) {
 		return
 	}
-	heal := a.mem.Fail(memory.Fault{Call: memory.OnPublish, Queue: mailgunEvents})
+	events.down.Store(true)
 	a.out.say("queue: outage begins; webhooks are tried for %v, then answered 503", a.budget)
 	pause(ctx, a.over/2)
-	heal()
+	events.down.Store(false)
 	a.out.say("queue: back")
 }
+
+// breakable is a publisher whose queue can be out of reach. Few brokers have an
+// outage on demand.
+type breakable struct {
+	queue.Publisher
+	down atomic.Bool
+}
+
+var errOutage = errors.New("the queue can't be reached")
+
+// Publish implements queue.Publisher.
+func (b *breakable) Publish(ctx context.Context, msgs ...*queue.Message) error {
+	if b.down.Load() {
+		return errOutage
+	}
+	return b.Publisher.Publish(ctx, msgs...)
+}
+
+// Unwrap lets queue.As look through.
+func (b *breakable) Unwrap() queue.Publisher { return b.Publisher }
 
 func (a *app) tellProgress(ctx context.Context, b *board) {
 	for pause(ctx, time.Second) {
@@ -227,7 +265,7 @@ func (a *app) runServe(ctx context.Context) error {
 	}
 	working, stopWorking := context.WithCancel(context.WithoutCancel(ctx))
 	worked := make(chan error, 1)
-	go func() { worked <- a.runWorker(working, server.url, describe) }()
+	go func() { worked <- a.runWorker(working, server.url, database.NewMemory(nil), describe) }()
 	a.out.say(`try: curl -i -H "Authorization: Bearer %s" -d '{"type":"hello"}' http://%s/integrations/acme`, a.partnerKeys["acme"], a.addr)
 	err = a.runWeb(ctx)
 	stopWorking()

@@ -19,6 +19,7 @@ type result struct {
 
 	DeadLettered int `json:"dead_lettered"` // and moved back
 
+	Unknown      int     `json:"unknown"`       // messages without an id of their own, whose only answer was lost
 	Unaccepted   int     `json:"unaccepted"`    // genuine, and the sender gave up
 	WrongAnswers int     `json:"wrong_answers"` // told the wrong thing
 	Lost         int     `json:"lost"`          // accepted and not recorded
@@ -37,7 +38,7 @@ func (r result) ok() bool {
 func judge(sentLog []sent, analyticsLog []thirdparty.Request) result {
 	var r result
 	genuine, accepted := map[string]map[string]bool{}, map[string]bool{} // by id; what its bodies are
-	bodies := map[string]bool{}                                          // of all genuine requests
+	bodies, named := map[string]bool{}, map[string]bool{}                // of all genuine requests; those whose id is known
 	for _, s := range sentLog {
 		if s.try > 1 {
 			r.Retried++
@@ -62,13 +63,13 @@ func judge(sentLog []sent, analyticsLog []thirdparty.Request) result {
 		if genuine[s.id] == nil {
 			genuine[s.id] = map[string]bool{}
 		}
-		genuine[s.id][s.source] = true
+		genuine[s.id][s.source], named[s.source] = true, true
 		if s.accepted() {
 			accepted[s.id] = true
 		}
 	}
-	r.Sent, r.Accepted = len(genuine), len(accepted)
-	r.Unaccepted = r.Sent - r.Accepted
+	r.Accepted, r.Unaccepted, r.Unknown = len(accepted), len(genuine)-len(accepted), len(bodies)-len(named)
+	r.Sent = len(genuine) + r.Unknown
 
 	taken, unanswered := map[string]int{}, map[string]int{}
 	for _, q := range analyticsLog {

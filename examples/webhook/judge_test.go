@@ -71,7 +71,15 @@ func TestJudgeSeesWhatWentWrong(t *testing.T) {
 		"an id that only the lost answer told": {
 			sent: []sent{{kind: "message", try: 1, source: "body", want: 202}},
 			took: []thirdparty.Request{took("acme:new", "body", thirdparty.None)},
-			want: result{NoAnswer: 1, Recorded: 1},
+			want: result{Sent: 1, Unknown: 1, NoAnswer: 1, Recorded: 1},
+		},
+		"an id that the second answer told": {
+			sent: []sent{
+				{kind: "message", try: 1, source: "body", status: 503, want: 202},
+				{id: "acme:new", kind: "message", try: 2, source: "body", status: 202, want: 202},
+			},
+			took: []thirdparty.Request{took("acme:new", "body", thirdparty.None)},
+			want: result{Sent: 1, Accepted: 1, Retried: 1, Unavailable: 1, Recorded: 1},
 		},
 	}
 	for name, tc := range tests {

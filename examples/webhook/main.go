@@ -14,10 +14,11 @@
 // stays up and waits for your own requests. Each part can also be a process of
 // its own, when QUEUE_BACKEND names a backend that they can share:
 //
-//	-role web      the HTTP server
-//	-role worker   what handles the queues (-bug: the version with the bug)
-//	-role redrive  moves the dead letters back, once the bug is fixed
-//	-role parties  the third parties, who also judge in the end
+//	-role web       the HTTP server
+//	-role worker    what handles the queues (-bug: the version with the bug)
+//	-role redrive   moves the dead letters back, once the bug is fixed
+//	-role parties   the third parties, who also judge in the end
+//	-role database  what stands for the database that the workers share
 package main
 
 import (
@@ -49,8 +50,10 @@ type settings struct {
 	serve        bool
 	addr         string // of the web part
 	partiesAddr  string // of the fake analytics service
+	databaseAddr string
 	webURL       string // where the parties find the web part
 	analyticsURL string // where the worker finds the analytics service
+	databaseURL  string // and the database that the workers share
 	events       int
 	messages     int
 	over         time.Duration
@@ -93,12 +96,14 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 	s := settings{partnerKeys: map[string]string{}}
 	f := flag.NewFlagSet("webhook", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&s.role, "role", "all", "the part to play: all, web, worker, redrive or parties")
+	f.StringVar(&s.role, "role", "all", "the part to play: all, web, worker, redrive, parties or database")
 	f.BoolVar(&s.serve, "serve", false, "stay up and wait for requests instead of playing the demonstration")
 	f.StringVar(&s.addr, "addr", "127.0.0.1:8080", "where the web part listens")
 	f.StringVar(&s.partiesAddr, "parties-addr", "127.0.0.1:8081", "where the fake analytics service listens")
+	f.StringVar(&s.databaseAddr, "database-addr", "127.0.0.1:8082", "where the workers' database listens")
 	f.StringVar(&s.webURL, "web-url", "http://127.0.0.1:8080", "where the third parties find the web part")
 	f.StringVar(&s.analyticsURL, "analytics-url", "http://127.0.0.1:8081", "where the worker finds the analytics service")
+	f.StringVar(&s.databaseURL, "database-url", "http://127.0.0.1:8082", "where the workers find the database in which they note what was handled")
 	f.IntVar(&s.events, "events", 1400, "how many events Mailgun sends")
 	f.IntVar(&s.messages, "messages", 300, "how many messages the partners send")
 	f.DurationVar(&s.over, "over", 5*time.Second, "how long they take for it")
@@ -115,16 +120,16 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (setting
 		return s, err
 	}
 	switch s.role {
-	case "all", "web", "worker", "redrive", "parties":
+	case "all", "web", "worker", "redrive", "parties", "database":
 	default:
-		return complain("there is no role %q: all, web, worker, redrive or parties", s.role)
+		return complain("there is no role %q: all, web, worker, redrive, parties or database", s.role)
 	}
 	if s.events < 0 || s.messages < 0 || s.over < 0 || s.wait < 0 || s.budget <= 0 {
 		return complain("numbers and times can't be negative")
 	}
 	if s.logLevel == "" {
 		s.logLevel = "info"
-		if s.role == "all" && !s.serve || s.role == "parties" {
+		if s.role == "all" && !s.serve || s.role == "parties" || s.role == "database" {
 			s.logLevel = "off"
 		}
 	}

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // activities is the activity service: PUT /activities/{id}, so that a repeat
 // changes nothing.
 type activities struct {
+	takes time.Duration
+
 	mu   sync.Mutex
 	seen map[string]bool
 	kind map[string]int // number of different activities by kind
@@ -27,6 +30,10 @@ func (a *activities) put(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewDecoder(r.Body).Decode(&activity); err != nil || activity.Kind == "" {
 		refuse(w, http.StatusBadRequest, "an activity needs a kind")
 		return
+	}
+	select {
+	case <-time.After(a.takes):
+	case <-r.Context().Done():
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

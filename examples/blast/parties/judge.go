@@ -2,11 +2,13 @@ package parties
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 )
@@ -48,6 +50,7 @@ type Judge struct {
 	cases      map[string]*caseFile
 	open       int
 	done       chan struct{}
+	ended      time.Time
 	counts     map[fate]int
 	checks     map[string]int // definite answers about an address
 	waiting    map[string]int // refused for the time being, by request
@@ -89,6 +92,13 @@ func newJudge(in *Input, o Options) *Judge {
 
 // Done is closed when something has become of each customer.
 func (j *Judge) Done() <-chan struct{} { return j.done }
+
+// Ended is when something had become of each customer; zero: not yet.
+func (j *Judge) Ended() time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ended
+}
 
 // Progress counts what has become of the customers so far.
 func (j *Judge) Progress() Result {
@@ -161,6 +171,26 @@ func (j *Judge) Verdict() (Result, []string) {
 	return r, v
 }
 
+// An Outcome is what became of one customer.
+type Outcome struct {
+	Customer string
+	Fate     string // sent, skipped, dead_lettered, in_doubt or lost
+	Mails    int    // that the mail API took
+}
+
+// Outcomes tells what has become of the customers, in the order of their ids.
+func (j *Judge) Outcomes() []Outcome {
+	names := map[fate]string{open: "lost", sent: "sent", skipped: "skipped", deadLettered: "dead_lettered", inDoubt: "in_doubt"}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	out := make([]Outcome, 0, len(j.cases))
+	for _, id := range slices.Sorted(maps.Keys(j.cases)) {
+		c := j.cases[id]
+		out = append(out, Outcome{Customer: id, Fate: names[c.fate], Mails: c.accepted})
+	}
+	return out
+}
+
 func (j *Judge) result() Result {
 	r := Result{
 		Customers: len(j.in.List), Unique: j.in.Unique(), Retried: j.retried, Lost: j.open,
@@ -203,6 +233,7 @@ func (j *Judge) settle(c *caseFile) {
 		select {
 		case <-j.done:
 		default:
+			j.ended = time.Now()
 			close(j.done)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/database"
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 )
 
@@ -30,6 +31,9 @@ type Options struct {
 	// Calm leaves out all other failures.
 	Calm bool
 
+	// ActivityTakes is how long the activity service works at each request.
+	ActivityTakes time.Duration
+
 	// Event is told what a person may want to know. It must not block.
 	Event func(text string)
 }
@@ -37,7 +41,7 @@ type Options struct {
 // Parties are all fakes together.
 type Parties struct {
 	Judge    *Judge
-	Database *Database
+	Database *database.Memory
 
 	handler    http.Handler
 	activities *activities
@@ -59,10 +63,10 @@ func New(in *Input, o Options) *Parties {
 		o.Event = func(string) {}
 	}
 	p := &Parties{
-		Judge: newJudge(in, o), Database: NewDatabase(),
-		activities: &activities{seen: map[string]bool{}, kind: map[string]int{}},
+		Judge:      newJudge(in, o),
+		activities: &activities{takes: o.ActivityTakes, seen: map[string]bool{}, kind: map[string]int{}},
 	}
-	p.Database.observe = p.Judge.sawChange
+	p.Database = database.NewMemory(p.Judge.sawChange)
 
 	money := &billing{credit: in.Unique() + 1000, reserved: map[string]reservation{}}
 	bills := thirdparty.New(money.handler(), o.faults(1, thirdparty.Faults{LostOneIn: 2, Observe: p.Judge.sawBilling}))

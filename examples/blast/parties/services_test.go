@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -157,27 +155,4 @@ func TestActivityIsCountedOnce(t *testing.T) {
 	assert.Equal(t, 1, p.Activities("mail_sent", "mail_skipped"))
 	status, _ := exchange(t, p, request(t, http.MethodPut, ActivityPath+"/activities/a2", `{}`))
 	assert.Equal(t, http.StatusBadRequest, status)
-}
-
-func TestDatabaseSwapsInOneStep(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		db, ctx := NewDatabase(), t.Context()
-		swap := func(old, next string, ttl time.Duration) string {
-			was, err := db.Swap(ctx, "k", old, next, ttl)
-			require.NoError(t, err)
-			return was
-		}
-		assert.Empty(t, swap("", "a", time.Minute))
-		assert.Equal(t, "a", swap("", "b", 0), "taken")
-		assert.Equal(t, "a", swap("x", "b", 0), "not what it was")
-		assert.Equal(t, "a", swap("a", "a", 2*time.Minute), "lives longer")
-		time.Sleep(90 * time.Second)
-		assert.Equal(t, "a", swap("", "b", 0))
-		time.Sleep(time.Minute)
-		assert.Empty(t, swap("", "c", 0), "has run out")
-		require.NoError(t, db.Put(ctx, "k", "d", 0))
-		assert.Equal(t, "d", swap("d", "", 0))
-		assert.Empty(t, swap("", "", 0), "removed")
-	})
 }

@@ -1,0 +1,48 @@
+package backends_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
+	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+func TestQueuesOfASharedBrokerHaveLongNames(t *testing.T) {
+	t.Parallel()
+	mem := memory.New(nil) // stands for a broker that others use too
+	b := backends.Prefixed(mem, "run-1-")
+	e, ok := queue.As[queue.Ensurer](b)
+	require.True(t, ok)
+	_, err := e.Ensure(t.Context(), "mails", &queue.QueueSpec{DeadLetter: "mails-dlq", BrokerMaxAttempts: 10})
+	require.NoError(t, err)
+
+	for _, name := range []string{"mails", "mails-dlq"} {
+		q, err := b.Open(t.Context(), name, nil)
+		require.NoError(t, err)
+		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte(name)}))
+		assert.Len(t, mem.Messages("run-1-"+name), 1)
+		_, err = mem.Open(t.Context(), name, nil)
+		require.ErrorIs(t, err, queue.ErrQueueNotFound, "nothing has the short name")
+		require.NoError(t, q.Close(t.Context()))
+	}
+	assert.Equal(t, mem.System(), b.System())
+}
+
+func TestWithoutAPrefixThereIsNothingInBetween(t *testing.T) {
+	t.Parallel()
+	mem := memory.New(nil)
+	assert.Same(t, mem, backends.Prefixed(mem, ""))
+}
+
+func TestOnlySharedBrokersGetThePrefix(t *testing.T) {
+	t.Parallel()
+	mem := memory.New(nil)
+	all := backends.All(mem, func(name string) (string, bool) { return "run-1-", name == backends.Prefix })
+	assert.Same(t, mem, all["memory"])
+	require.Contains(t, all, "sqs")
+	assert.Equal(t, "aws_sqs", all["sqs"].System())
+}
