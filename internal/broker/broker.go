@@ -43,8 +43,8 @@ const (
 	// OneByOne leases one message of a key at a time. A key is locked while
 	// its first message is leased or backing off.
 	OneByOne
-	// Grouped is OneByOne, but one Receive may lease several messages of a key,
-	// and takes as many of one key as it can (SQS FIFO).
+	// Grouped leases a message when no earlier one of its key is leased. One Receive
+	// may lease several of a key, and takes as many of one key as it can (SQS FIFO).
 	Grouped
 	// Resend doesn't lock keys. When a message comes back, everything of its key
 	// that was sent after it is sent again, also what was acknowledged

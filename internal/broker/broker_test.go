@@ -353,6 +353,34 @@ func (f *fixture) timing() bool {
 	return f.q.armed != never
 }
 
+// AWS was seen to do so: a group's first message comes again as soon as it's
+// visible, whether or not later ones are still in flight.
+func TestAGroupsFirstMessageDoesNotWaitForLaterOnesInFlight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := setup(t, Config{Ordering: Grouped})
+		f.send("a", 1, 2, 3, 4)
+		ls := f.take(3)
+		require.Len(t, ls, 3)
+		require.NoError(t, f.do(Release, 0, ls[1]))
+		require.Empty(t, f.take(10), "1 is in flight")
+		require.NoError(t, f.do(Release, 0, ls[0]))
+		again := f.take(10)
+		require.Len(t, again, 2, "1 and 2; 4 waits for 3")
+		assert.Equal(t, []int{1, 2}, []int{again[0].Item.Payload, again[1].Item.Payload})
+		f.check()
+		require.NoError(t, f.do(Ack, 0, again...))
+		require.Empty(t, f.take(10))
+		require.NoError(t, f.do(Extend, time.Minute, ls[2]))
+		require.NoError(t, f.do(Ack, 0, ls[2]))
+		last := f.take(10)
+		require.Len(t, last, 1)
+		assert.Equal(t, 4, last[0].Item.Payload)
+		require.NoError(t, f.do(Ack, 0, last...))
+		f.check()
+	})
+}
+
 func TestConcurrentUseLosesNothing(t *testing.T) {
 	t.Parallel()
 	for _, o := range []Ordering{Unordered, OneByOne, Grouped, Resend} {

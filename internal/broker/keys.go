@@ -1,6 +1,10 @@
 package broker
 
-import "slices"
+import (
+	"cmp"
+	"math"
+	"slices"
+)
 
 // key is an ordering key with messages that aren't done.
 type key[P any] struct {
@@ -12,6 +16,8 @@ type key[P any] struct {
 	// Of OneByOne and Grouped.
 	waiting list[P] // by seq, without active
 	out     int     // leased
+	// leased are those, by seq; of Grouped.
+	leased []*Item[P]
 
 	// Of Resend: see there.
 	log    []*Item[P]
@@ -57,19 +63,49 @@ func (q *Queue[P]) activate(k *key[P], now Instant) {
 		}
 		return
 	}
-	if k.out > 0 {
+	it := k.waiting.head
+	switch {
+	case k.out > 0 && (it == nil || it.seq > k.firstLeased()):
 		return
-	}
-	it := k.waiting.pop()
-	if it == nil {
+	case it == nil:
 		delete(q.keys, k.name)
 		return
 	}
+	k.waiting.pop()
 	k.active = it
 	if it.at > now {
 		q.timedPush(it)
 	} else {
 		q.readyPush(it)
+	}
+}
+
+// firstLeased is the place of the earliest message that's leased: only those
+// before it can be received. With OneByOne there's none before it.
+func (k *key[P]) firstLeased() uint64 {
+	switch {
+	case k.out == 0:
+		return math.MaxUint64
+	case len(k.leased) == 0:
+		return 0
+	}
+	return k.leased[0].seq
+}
+
+func (q *Queue[P]) keyLeased(it *Item[P]) {
+	k := it.key
+	k.out++
+	if q.cfg.Ordering == Grouped {
+		k.leased = slices.Insert(k.leased, place(k.leased, it.seq), it)
+	}
+}
+
+func (q *Queue[P]) keyFreed(it *Item[P]) {
+	k := it.key
+	k.out--
+	if q.cfg.Ordering == Grouped {
+		i := place(k.leased, it.seq)
+		k.leased = slices.Delete(k.leased, i, i+1)
 	}
 }
 
@@ -109,16 +145,11 @@ func (q *Queue[P]) drop(it *Item[P], now Instant) {
 // backing off, or acknowledged and kept, as the first may come back.
 
 // index finds an item in its key's log.
-func (k *key[P]) index(it *Item[P]) int {
-	i, _ := slices.BinarySearchFunc(k.log, it.seq, func(x *Item[P], seq uint64) int {
-		switch {
-		case x.seq < seq:
-			return -1
-		case x.seq > seq:
-			return 1
-		}
-		return 0
-	})
+func (k *key[P]) index(it *Item[P]) int { return place(k.log, it.seq) }
+
+// place is where an item with that seq is, or belongs.
+func place[P any](items []*Item[P], seq uint64) int {
+	i, _ := slices.BinarySearchFunc(items, seq, func(x *Item[P], seq uint64) int { return cmp.Compare(x.seq, seq) })
 	return i
 }
 

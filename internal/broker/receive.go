@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -144,8 +145,9 @@ func (q *Queue[P]) take(r Request, now Instant) (*Batch[P], error) {
 			q.ready.push(it)
 			continue
 		}
+		first := uint64(math.MaxUint64)
 		if k != nil {
-			k.active = nil
+			k.active, first = nil, k.firstLeased()
 		}
 		out = append(out, q.lease(it, r.Lease, now))
 		switch {
@@ -154,7 +156,7 @@ func (q *Queue[P]) take(r Request, now Instant) (*Batch[P], error) {
 				q.duplicate(it, now)
 			}
 		case q.cfg.Ordering == Grouped:
-			for len(out) < most && k.waiting.head != nil && k.waiting.head.at <= now {
+			for len(out) < most && k.waiting.head != nil && k.waiting.head.at <= now && k.waiting.head.seq < first {
 				out = append(out, q.lease(k.waiting.pop(), r.Lease, now))
 			}
 		case q.cfg.Ordering == Resend:
@@ -183,7 +185,7 @@ func (q *Queue[P]) lease(it *Item[P], d time.Duration, now Instant) Lease[P] {
 		Receives: int(it.receives), Returns: int(it.returns),
 	}
 	if it.key != nil {
-		it.key.out++
+		q.keyLeased(it)
 		l.Key = it.key.name
 	}
 	return l
@@ -212,7 +214,7 @@ func (q *Queue[P]) endLease(it *Item[P]) {
 	it.state = Ready
 	q.leased--
 	if it.key != nil {
-		it.key.out--
+		q.keyFreed(it)
 	}
 }
 

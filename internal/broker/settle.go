@@ -90,7 +90,7 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 		q.endLease(it)
 		it.gen = gen
 		if it.key != nil {
-			it.key.out++
+			q.keyLeased(it)
 		}
 		q.leaseUntil(it, until)
 		op.Until = until
