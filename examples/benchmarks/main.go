@@ -36,6 +36,7 @@ type options struct {
 	window  int
 
 	throughput time.Duration // of one round
+	together   bool          // rounds of throughput in this process, as profiles need it
 	latency    time.Duration // of one round
 	queued     int           // messages
 	idleQueues int
@@ -53,7 +54,7 @@ type options struct {
 
 func full() options {
 	return options{
-		rounds: 7, window: 1024,
+		rounds: 7, window: 16384,
 		throughput: time.Second, latency: 2 * time.Second, queued: 1_000_000,
 		idleQueues: 1000, idle: 5 * time.Second, deliveries: 500_000,
 
@@ -72,6 +73,9 @@ func main() {
 func run(args []string, out io.Writer) (err error) {
 	if slices.Equal(args, []string{serveArg}) {
 		return serve(os.Stdin, out)
+	}
+	if len(args) > 0 && args[0] == roundArg {
+		return oneRound(args[1:], out)
 	}
 	o := full()
 	fs := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
@@ -97,6 +101,7 @@ func run(args []string, out io.Writer) (err error) {
 	if o.rounds < 1 || o.sqsRounds < 1 || o.window < creditChunk*publishers || o.queued < 1 {
 		return fmt.Errorf("at least 1 round, 1 queued message and a window of %d", creditChunk*publishers)
 	}
+	o.together = *cpu != "" || *mem != ""
 	if *cpu != "" {
 		f, err := os.Create(*cpu)
 		if err != nil {

@@ -95,10 +95,11 @@ func TestAPartOfTheMeasurementsCanBeChosen(t *testing.T) {
 	}
 }
 
-// TestMain makes this program the server that sqsServer starts: it starts itself.
+// TestMain makes this program what it starts: the server of sqsServer, or a round
+// of throughputApart.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == serveArg {
-		if err := serve(os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) > 1 && (os.Args[1] == serveArg || os.Args[1] == roundArg) {
+		if err := run(os.Args[1:], os.Stdout); err != nil {
 			panic(err)
 		}
 		return

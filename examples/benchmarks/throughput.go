@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -11,11 +12,31 @@ import (
 // measureThroughput has 8 publishers and 16 handlers at full speed, from publish
 // to acknowledged. How many messages may be published and not yet handled is
 // bounded alike for all: otherwise the memory of a backlog would be measured,
-// of whoever's publishers are faster than their handlers.
+// of whoever's publishers are faster than their handlers. A small window hurts
+// who works in batches (gocloud.dev), a large one who has a goroutine for each
+// message (Watermill); the default suits both.
 func measureThroughput(o options, cs []contender, r *report) error {
-	fs, err := compare(o.rounds, cs, func(s system) (figures, error) { return throughput(s, o) })
+	fns := make([]func() (figures, error), len(cs))
+	for i, c := range cs {
+		fns[i] = func() (figures, error) {
+			measure := throughputApart
+			if o.together {
+				measure = func(c contender, o options) (figures, error) { return throughput(c.open(), o) }
+			}
+			f, err := measure(c, o)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			return f, nil
+		}
+	}
+	all, err := interleave(o.rounds, fns...)
 	if err != nil {
 		return err
+	}
+	fs := map[string]figures{}
+	for i := range all {
+		fs[cs[i].name] = all[i]
 	}
 	r.add("throughput", fs)
 	ours, ok := fs[oursName]
