@@ -68,7 +68,7 @@ func sqsIdle(o options, s sqsSystem) (f figures, err error) {
 	if err != nil {
 		return nil, err
 	}
-	started := make(chan time.Time, sqsIdleMessages)
+	started := make(chan time.Time, 2*sqsIdleMessages) // one may come twice
 	c, err := s.consumer(q, sqsConsumerOptions{handlers: handlers}, func(int) { started <- time.Now() })
 	if err != nil {
 		return nil, err

@@ -44,14 +44,9 @@ func sqsTrickle(o options, s sqsSystem) (f figures, err error) {
 	defer func() { err = errorsFirst(err, q.close()) }()
 	n := sqsTrickleWarm + int(o.sqsTrickle.Seconds()*sqsTrickleRate)
 	q.link.watch(n)
-	sent, started := make([]time.Time, n), make([]time.Time, n)
+	sent := make([]time.Time, n)
 	w := newSQSWork(q.link, n)
-	c, err := s.consumer(q, sqsConsumerOptions{handlers: handlers, grace: -1}, func(i int) {
-		if i >= 0 && i < n {
-			started[i] = time.Now()
-		}
-		w.started(i)
-	})
+	c, err := s.consumer(q, sqsConsumerOptions{handlers: handlers, grace: -1}, w.started)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +80,7 @@ func sqsTrickle(o options, s sqsSystem) (f figures, err error) {
 	}
 	took := make([]float64, 0, n)
 	for i := sqsTrickleWarm; i < n; i++ {
-		took = append(took, milliseconds(started[i].Sub(sent[i])))
+		took = append(took, milliseconds(w.at[i].Sub(sent[i])))
 	}
 	return figures{
 		"requests/message": float64(q.link.sum().requests-before.requests-receives) / float64(n-sqsTrickleWarm),
