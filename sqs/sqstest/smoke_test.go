@@ -19,7 +19,7 @@ func roundTrip(t *testing.T, c *awssqs.Client) {
 	require.NoError(t, err)
 	go func() {
 		time.Sleep(5 * time.Second)
-		_, err = c.SendMessage(ctx, &awssqs.SendMessageInput{QueueUrl: q.QueueUrl, MessageBody: aws.String("hello \"ü\"\n")})
+		_, err := c.SendMessage(ctx, &awssqs.SendMessageInput{QueueUrl: q.QueueUrl, MessageBody: aws.String("hello \"ü\"\n")})
 		assert.NoError(t, err)
 	}()
 	started := time.Now()
