@@ -50,6 +50,8 @@ func harness(t *testing.T, name, server, variable string) queuetest.Harness {
 	client := clientFor(t, variable)
 	return queuetest.Harness{
 		Name: name, Server: server,
+		// LocalStack takes a second for a call when 32 tests run on it.
+		Lease: 4 * time.Second,
 		New: func(testing.TB) queuetest.Instance {
 			return queuetest.Instance{
 				// Close waits for the last poll.
