@@ -112,7 +112,7 @@ func (c *core) copies(now instant, ss []broker.Snapshot[payload], attempts queue
 		d.FillFromBroker(c.ids.of(s.Seq), s.Enqueued)
 		d.Attempt = like.attempt(attempts, s.Receives, s.Returns)
 		info := &Info{State: s.State.String(), Receives: s.Receives, Options: s.Item.Payload.options()}
-		switch s.State {
+		switch s.State { //nolint:exhaustive // the others have no time
 		case broker.Leased:
 			d.Deadline = c.broker.group.Clock.Time(s.At)
 		case broker.Delayed:

@@ -402,9 +402,9 @@ func TestWaitIdleFollowsMessagesFromQueueToQueue(t *testing.T) {
 					handled[i]++
 					time.Sleep(time.Millisecond)
 					if i+1 < len(qs) {
-						publish(t, qs[i+1], "", string(ds[0].Body))
+						assert.NoError(t, qs[i+1].Publish(ctx, &queue.Message{Body: ds[0].Body}))
 					}
-					ack(t, qs[i], ds...)
+					assert.NoError(t, qs[i].Settle(ctx, queue.Settlement{Delivery: ds[0]}))
 				}
 			}()
 		}

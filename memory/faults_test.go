@@ -3,7 +3,6 @@ package memory_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,8 +150,7 @@ func TestSettleFaults(t *testing.T) {
 				ss = append(ss, queue.Settlement{Delivery: d})
 			}
 			errs := make([]error, len(ds))
-			var se *queue.SettleError
-			if errors.As(q.Settle(t.Context(), ss...), &se) {
+			if se, ok := errors.AsType[*queue.SettleError](q.Settle(t.Context(), ss...)); ok {
 				for _, f := range se.Failed {
 					errs[f.Index] = f.Err
 				}
@@ -246,7 +244,7 @@ func TestFaultThatCannotBeMeantIsSaid(t *testing.T) {
 			_, err = q.Extend(t.Context(), time.Second, d)
 		}
 		require.ErrorIs(t, err, queue.ErrInvalid, tc.name)
-		assert.True(t, strings.Contains(err.Error(), tc.name), err)
+		assert.Contains(t, err.Error(), tc.name)
 		heal()
 		require.NoError(t, q.Publish(t.Context(), &queue.Message{}))
 	}

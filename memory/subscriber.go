@@ -111,7 +111,7 @@ func (h *handle) fill(d *delivery, l *lease) {
 	}
 	// Field by field: copying a whole struct with pointers is dear while the
 	// garbage collector marks.
-	d.core, d.item, d.gen, d.receives = h.core, l.Item, l.Gen, int32(l.Receives)
+	d.core, d.item, d.gen, d.receives = h.core, l.Item, l.Gen, int32(l.Receives) //nolint:gosec // a number of deliveries
 	d.Native = d
 }
 

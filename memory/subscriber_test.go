@@ -58,7 +58,7 @@ func TestUnsettledDeliveryComesBackWhenItsLeaseEnds(t *testing.T) {
 				second := next(t, q)
 				assert.Equal(t, tc.lease, time.Since(start))
 				assert.Equal(t, first.ID, second.ID)
-				assert.Equal(t, tc.attempts, []int{first.Attempt, second.Attempt})
+				assert.Equal(t, tc.attempts, []int{first.Attempt, second.Attempt}) //nolint:testifylint // that is the order
 
 				assert.ErrorIs(t, settle(q, first, queue.Ack), tc.staleAck)
 				assert.ErrorIs(t, settle(q, first, queue.Release), tc.staleRest)

@@ -178,7 +178,7 @@ func New[P any](g *Group, cfg Config) *Queue[P] {
 func (q *Queue[P]) SetPolicy(retention time.Duration, deadAfter int, deadTo *Queue[P]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.retention, q.deadAfter, q.deadTo = retention, uint32(max(deadAfter, 0)), deadTo
+	q.retention, q.deadAfter, q.deadTo = retention, uint32(max(deadAfter, 0)), deadTo //nolint:gosec // a number of deliveries
 	if deadTo == nil {
 		q.deadAfter = 0
 	}

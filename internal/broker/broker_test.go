@@ -37,7 +37,7 @@ func (f *fixture) now() Instant {
 func (f *fixture) send(key string, values ...int) {
 	f.Helper()
 	for _, v := range values {
-		f.sendEntry(Entry[int]{Item: &Item[int]{Payload: v}, Key: key, Size: 1})
+		require.NoError(f, f.sendEntry(Entry[int]{Item: &Item[int]{Payload: v}, Key: key, Size: 1}))
 	}
 }
 
@@ -306,7 +306,7 @@ func TestReceiverThatGivesUpPassesItsMessageOn(t *testing.T) {
 	for range 200 {
 		f := setup(t, Config{})
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
+		t.Cleanup(cancel)
 		got := make(chan int, 2)
 		var wg sync.WaitGroup
 		for _, c := range []context.Context{ctx, t.Context()} {

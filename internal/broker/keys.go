@@ -159,7 +159,7 @@ func (q *Queue[P]) resend(it *Item[P]) {
 	k := it.key
 	from := k.index(it)
 	for _, x := range k.log[from:k.cursor] {
-		switch x.state {
+		switch x.state { //nolint:exhaustive // the others are in none of the structures
 		case Leased:
 			q.endLease(x)
 			x.gen++

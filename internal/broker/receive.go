@@ -65,7 +65,7 @@ func (q *Queue[P]) Receive(ctx context.Context, r Request) (*Batch[P], error) {
 		q.finish(now)
 		if r.Wait > 0 && timeout == nil {
 			t := time.NewTimer(r.Wait)
-			defer t.Stop()
+			defer t.Stop() //nolint:revive // once at most
 			timeout = t.C
 		}
 		err = nil

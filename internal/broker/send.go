@@ -73,7 +73,7 @@ func (q *Queue[P]) add(e *Entry[P], now Instant) {
 	if e.Delay > 0 {
 		it.at = now.Add(e.Delay)
 	}
-	it.size = int32(min(e.Size, 1<<31-1))
+	it.size = int32(min(e.Size, 1<<31-1)) //nolint:gosec // it fits
 	q.total++
 	q.bytes += int64(it.size)
 	if e.Key != "" && q.cfg.Ordering != Unordered {

@@ -79,10 +79,10 @@ func (p *Polls[T]) begin(ctx context.Context, max int) *poll[T] {
 	one := &poll[T]{max: max, cancel: cancel, done: make(chan struct{})}
 	// What ctx says about its end is worth knowing to the poll all the same.
 	until, bounded := ctx.Deadline()
+	if bounded {
+		detached = context.WithValue(detached, untilKey{}, until)
+	}
 	go func() {
-		if bounded {
-			detached = context.WithValue(detached, untilKey{}, until)
-		}
 		items, err := p.Poll(detached, max)
 		cancel()
 		p.ended(one, items, err)
