@@ -24,6 +24,10 @@ type program struct {
 	log      *slog.Logger
 	time     *timeline
 
+	// For tests: see parties.Options.
+	onMail   func(thirdparty.Request)
+	onChange func(key, value string)
+
 	bus   *config.Bus
 	fakes *parties.Parties // in the roles all and parties
 }
@@ -99,6 +103,8 @@ func (p *program) conduct(ctx context.Context, backend string) (lost bool, err e
 		Resend: p.opts.resend, Outage: p.opts.outage, Calm: p.opts.calm, ActivityTakes: p.opts.activityTakes,
 		MailID: func(customer string) string { return CustomerMail{Blast: blast, Customer: customer}.ID() },
 		Event:  func(text string) { p.time.tell("%s", text) },
+		Mail:   p.onMail,
+		Change: p.onChange,
 	})
 	addr := ""
 	if p.opts.role == roleParties {

@@ -16,6 +16,7 @@ import (
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
+	"github.com/anyqueue/anyqueue/sqs/awsclient"
 )
 
 //go:embed queues.yaml
@@ -78,7 +79,8 @@ func main() {
 }
 
 func run(ctx context.Context, stop func()) error {
-	bus, err := newBus(config.Backends{"memory": memory.New(nil)}, printer{done: stop}, slog.Default())
+	backends := config.Backends{"memory": memory.New(nil), "sqs": awsclient.Backend(nil)} // QUEUE_BACKEND chooses
+	bus, err := newBus(backends, printer{done: stop}, slog.Default())
 	if err != nil {
 		return err
 	}

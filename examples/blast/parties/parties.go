@@ -36,6 +36,12 @@ type Options struct {
 
 	// Event is told what a person may want to know. It must not block.
 	Event func(text string)
+
+	// Mail is told each request to the mail API, and Change each change of the
+	// application's database, in order. While Mail blocks, the API answers nobody.
+	// Default: nobody is told.
+	Mail   func(thirdparty.Request)
+	Change func(key, value string)
 }
 
 // Parties are all fakes together.
@@ -66,7 +72,12 @@ func New(in *Input, o Options) *Parties {
 		Judge:      newJudge(in, o),
 		activities: &activities{takes: o.ActivityTakes, seen: map[string]bool{}, kind: map[string]int{}},
 	}
-	p.Database = database.NewMemory(p.Judge.sawChange)
+	p.Database = database.NewMemory(func(key, value string) {
+		p.Judge.sawChange(key, value)
+		if o.Change != nil {
+			o.Change(key, value)
+		}
+	})
 
 	money := &billing{credit: in.Unique() + 1000, reserved: map[string]reservation{}}
 	bills := thirdparty.New(money.handler(), o.faults(1, thirdparty.Faults{LostOneIn: 2, Observe: p.Judge.sawBilling}))
@@ -124,7 +135,13 @@ func (o Options) mailFaults(in *Input, j *Judge) thirdparty.Faults {
 			{Fault: "throttled", OneIn: 100, Answer: thirdparty.TooManyRequests(time.Second)},
 			{Fault: "error", OneIn: 60, Answer: thirdparty.Status(http.StatusInternalServerError, `{"message":"Internal Server Error"}`)},
 		},
-		LostOneIn: 100, SlowOneIn: 200, SlowFor: 200 * time.Millisecond, Observe: j.sawMail,
+		LostOneIn: 100, SlowOneIn: 200, SlowFor: 200 * time.Millisecond,
+		Observe: func(r thirdparty.Request) {
+			j.sawMail(r)
+			if o.Mail != nil {
+				o.Mail(r)
+			}
+		},
 	})
 	if o.Outage > 0 {
 		f.Outages = []thirdparty.Window{{AfterRequests: in.Unique() / 3, For: o.Outage}}

@@ -5,6 +5,7 @@ package backends
 import (
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue/config"
+	"github.com/anyqueue/anyqueue/sqs/awsclient"
 )
 
 // Prefix is the variable of the environment that begins the names of all queues
@@ -18,6 +19,6 @@ func All(mem *memory.Broker, lookup func(string) (string, bool)) config.Backends
 	prefix, _ := lookup(Prefix)
 	return config.Backends{
 		memory.System: mem,
-		"sqs":         Prefixed(fromEnvironment(lookup), prefix),
+		"sqs":         Prefixed(awsclient.Backend(nil), prefix),
 	}
 }
