@@ -117,11 +117,10 @@ func sqsConsume(o options, s sqsSystem, latency, work time.Duration) (f figures,
 // sqsWork watches numbered messages being handled.
 type sqsWork struct {
 	link    *link
-	begun   time.Time
-	done    []atomic.Bool
-	at      []time.Time  // when its handler started first
-	left    atomic.Int64 // that weren't handled yet
-	expired atomic.Int64 // handlers that started when the lease was over
+	done    []atomic.Bool // by the number of the message
+	at      []time.Time   // when its handler started first
+	left    atomic.Int64  // that weren't handled yet
+	expired atomic.Int64  // handlers that started when the lease was over
 	damaged atomic.Int64
 
 	finished chan struct{}
@@ -130,7 +129,7 @@ type sqsWork struct {
 }
 
 func newSQSWork(l *link, n int) *sqsWork {
-	w := &sqsWork{link: l, begun: time.Now(), done: make([]atomic.Bool, n), at: make([]time.Time, n), finished: make(chan struct{})}
+	w := &sqsWork{link: l, done: make([]atomic.Bool, n), at: make([]time.Time, n), finished: make(chan struct{})}
 	w.left.Store(int64(n))
 	return w
 }
@@ -157,7 +156,9 @@ func (w *sqsWork) started(i int) {
 	}
 }
 
-func (w *sqsWork) lasted() time.Duration { return w.end.Sub(w.begun) }
+// lasted is how long it took from the first receive on: what a queue is asked when
+// it's opened isn't part of it.
+func (w *sqsWork) lasted() time.Duration { return w.end.Sub(w.link.firstSent(actionReceive)) }
 
 const sqsPatience = time.Minute
 

@@ -170,6 +170,18 @@ func (l *link) sum(actions ...string) calls {
 	return s
 }
 
+// firstSent is when the first request of an action was sent.
+func (l *link) firstSent(action string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.sent {
+		if c.action == action {
+			return c.at
+		}
+	}
+	return time.Time{}
+}
+
 // polls is how many receives are open.
 func (l *link) polls() int {
 	l.mu.Lock()
