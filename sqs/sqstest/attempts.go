@@ -13,10 +13,11 @@ type attempts map[string]attemptResult
 
 type attemptResult struct {
 	until  time.Time
+	at     broker.Instant
 	leases []broker.Lease[*message]
 }
 
-func (q *core) rememberAttempt(id string, leases []broker.Lease[*message]) {
+func (q *core) rememberAttempt(id string, leases []broker.Lease[*message], at broker.Instant) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
@@ -28,18 +29,18 @@ func (q *core) rememberAttempt(id string, leases []broker.Lease[*message]) {
 			delete(q.attempts, old)
 		}
 	}
-	q.attempts[id] = attemptResult{now.Add(dedupWindow), slices.Clone(leases)}
+	q.attempts[id] = attemptResult{now.Add(dedupWindow), at, slices.Clone(leases)}
 }
 
 // repeatAttempt returns what the attempt has got before, with its visibility
-// timeout begun anew; nothing if some of it was deleted, made visible, or has
+// timeout begun anew, and when that was; nothing if some of it was deleted, made visible, or has
 // become visible.
-func (c *call) repeatAttempt(q *core, id string, visibility time.Duration) []broker.Lease[*message] {
+func (c *call) repeatAttempt(q *core, id string, visibility time.Duration) ([]broker.Lease[*message], broker.Instant) {
 	q.mu.Lock()
 	a, ok := q.attempts[id]
 	q.mu.Unlock()
 	if !ok || !a.until.After(time.Now()) {
-		return nil
+		return nil, 0
 	}
 	ops := make([]broker.Op[*message], len(a.leases))
 	for i, l := range a.leases {
@@ -48,8 +49,8 @@ func (c *call) repeatAttempt(q *core, id string, visibility time.Duration) []bro
 	q.q.Settle(c.now(), false, ops)
 	for _, op := range ops {
 		if op.Err != nil {
-			return nil
+			return nil, 0
 		}
 	}
-	return a.leases
+	return a.leases, a.at
 }

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// decode reads a request's parameters. One that the action doesn't know is an
-// error: AWS would ignore it, and a test would never find out.
+// decode reads the parameters of a request that's rare. One that the action
+// doesn't know is an error: see scanner.unknown.
 func decode(body []byte, into any) *apiError {
 	if len(bytes.TrimSpace(body)) == 0 {
 		body = []byte("{}")
@@ -20,7 +20,7 @@ func decode(body []byte, into any) *apiError {
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
 		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-			return fail(invalidParameter, "sqstest: the action has no parameter %s", name)
+			return unknownParameter(name)
 		}
 		return fail(badJSON, "%v", err)
 	}

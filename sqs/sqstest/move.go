@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/anyqueue/anyqueue/internal/broker"
 )
 
@@ -55,7 +53,7 @@ func startMoveTask(_ context.Context, c *call) ([]byte, *apiError) {
 	if err := decode(c.body, &in); err != nil {
 		return nil, err
 	}
-	t := &moveTask{id: uuid.NewString(), started: c.wall(), cancel: make(chan struct{}), status: running}
+	t := &moveTask{id: newID(), started: c.wall(), cancel: make(chan struct{}), status: running}
 	if n := in.MaxNumberOfMessagesPerSecond; n != nil {
 		if t.rate = *n; *n < 1 || *n > maxMoveRate {
 			return nil, fail(invalidParameter, "Value %d for parameter MaxNumberOfMessagesPerSecond is invalid. Reason: You must specify a value between 1 and 500.", *n)
@@ -83,9 +81,9 @@ func startMoveTask(_ context.Context, c *call) ([]byte, *apiError) {
 			return nil, fail(invalidParameter, "There is already a task running. Only one active task is allowed for a source queue arn at a given time.")
 		}
 	}
-	done, ok := c.begin()
-	if !ok {
-		return nil, fail(internalFailure, "the server is closed")
+	done, closed := c.begin()
+	if closed != nil {
+		return nil, fail(internalFailure, "%v", closed)
 	}
 	c.tasks = append(c.tasks, t)
 	go func() {
@@ -178,7 +176,7 @@ func (s *Server) sendAgain(t *moveTask, m *message) bool {
 		}
 	}
 	again := &message{
-		number: s.number.Add(1), id: uuid.NewString(), body: m.body, attrs: m.attrs, trace: m.trace, group: m.group, dedup: m.dedup,
+		number: s.number.Add(1), id: newID(), body: m.body, attrs: m.attrs, trace: m.trace, group: m.group, dedup: m.dedup,
 		origin: to, md5Body: m.md5Body, md5Attrs: m.md5Attrs,
 	}
 	if to.fifo {

@@ -1,6 +1,8 @@
 package sqstest
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -146,4 +148,21 @@ func (q *core) forget(number uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.items, number)
+}
+
+// newID returns a random id in the form of a UUID. Nobody has to be kept from
+// guessing it, so that a fast generator will do.
+func newID() string {
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:], rand.Uint64())  //nolint:gosec // see above
+	binary.LittleEndian.PutUint64(b[8:], rand.Uint64()) //nolint:gosec // see above
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	var s [36]byte
+	hex.Encode(s[:], b[:4])
+	hex.Encode(s[9:], b[4:6])
+	hex.Encode(s[14:], b[6:8])
+	hex.Encode(s[19:], b[8:10])
+	hex.Encode(s[24:], b[10:])
+	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
+	return string(s[:])
 }

@@ -24,7 +24,7 @@ type receiveInput struct {
 
 func receiveMessage(ctx context.Context, c *call) ([]byte, *apiError) {
 	var in receiveInput
-	if err := decode(c.body, &in); err != nil {
+	if err := scan(c.body, func(d *scanner, name string) { in.read(d, name) }); err != nil {
 		return nil, err
 	}
 	q, err := c.queueAt(in.QueueUrl)
@@ -63,8 +63,8 @@ func receiveMessage(ctx context.Context, c *call) ([]byte, *apiError) {
 		}
 	}
 	if attempt != "" {
-		if again := c.repeatAttempt(q, attempt, r.Lease); again != nil {
-			return c.deliver(q, again, &sel), nil
+		if again, at := c.repeatAttempt(q, attempt, r.Lease); again != nil {
+			return c.deliver(q, again, &sel, at), nil
 		}
 	}
 	got, err := c.receive(ctx, q, r)
@@ -72,10 +72,11 @@ func receiveMessage(ctx context.Context, c *call) ([]byte, *apiError) {
 		return []byte("{}"), err
 	}
 	defer q.q.Recycle(got)
+	now := c.now()
 	if attempt != "" {
-		q.rememberAttempt(attempt, got.Leases)
+		q.rememberAttempt(attempt, got.Leases, now)
 	}
-	return c.deliver(q, got.Leases, &sel), nil
+	return c.deliver(q, got.Leases, &sel, now), nil
 }
 
 // receive waits for messages, and returns nil when there are none.
@@ -166,10 +167,9 @@ func (s *selection) of(m *message) ([]attribute, string) {
 	return out, md5OfAttributes(out)
 }
 
-// deliver answers with messages.
-func (c *call) deliver(q *core, leases []broker.Lease[*message], sel *selection) []byte {
-	now := c.now()
-	q.keep(leases, now)
+// deliver answers with messages that were received at a time.
+func (c *call) deliver(q *core, leases []broker.Lease[*message], sel *selection, at broker.Instant) []byte {
+	q.keep(leases, c.now())
 	c.entries = len(leases)
 	size := 0
 	for _, l := range leases {
@@ -179,21 +179,21 @@ func (c *call) deliver(q *core, leases []broker.Lease[*message], sel *selection)
 	w.object("", func() {
 		w.array("Messages", func() {
 			for i := range leases {
-				w.object("", func() { c.writeMessage(w, q, &leases[i], sel, now) })
+				w.object("", func() { c.writeMessage(w, q, &leases[i], sel, at) })
 			}
 		})
 	})
 	return w.b
 }
 
-func (c *call) writeMessage(w *writer, q *core, l *broker.Lease[*message], sel *selection, now broker.Instant) {
+func (c *call) writeMessage(w *writer, q *core, l *broker.Lease[*message], sel *selection, at broker.Instant) {
 	m := l.Item.Payload
 	first := c.wall().UnixMilli()
 	if !m.first.CompareAndSwap(0, first) {
 		first = m.first.Load()
 	}
 	w.string("MessageId", m.id)
-	w.string("ReceiptHandle", c.handle(q, l, now))
+	w.string("ReceiptHandle", c.handle(q, l, at))
 	w.string("MD5OfBody", m.md5Body)
 	w.string("Body", m.body)
 	attrs, sum := sel.of(m)

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/anyqueue/anyqueue/internal/broker"
 )
 
@@ -51,25 +49,29 @@ type entryError struct {
 }
 
 func sendMessage(_ context.Context, c *call) ([]byte, *apiError) {
-	var in struct {
-		QueueUrl string //nolint:revive // as it's called
-		sendEntry
-	}
-	if err := decode(c.body, &in); err != nil {
+	var url string
+	var in sendEntry
+	if err := scan(c.body, func(d *scanner, name string) {
+		switch name {
+		case "QueueUrl":
+			url = d.string()
+		case "Id":
+			d.unknown(name)
+		default:
+			in.read(d, name)
+		}
+	}); err != nil {
 		return nil, err
 	}
-	q, err := c.queueAt(in.QueueUrl)
+	q, err := c.queueAt(url)
 	if err != nil {
 		return nil, err
 	}
-	if in.Id != nil {
-		return nil, fail(invalidParameter, "sqstest: the action has no parameter \"Id\"")
-	}
 	set := q.settings.Load()
-	if err := checkFIFO(q, set, &in.sendEntry, missingParameter); err != nil {
+	if err := checkFIFO(q, set, &in, missingParameter); err != nil {
 		return nil, err
 	}
-	out, err := c.compose(q, set, &in.sendEntry)
+	out, err := c.compose(q, set, &in)
 	if err != nil {
 		return nil, err
 	}
@@ -88,36 +90,47 @@ func sendMessage(_ context.Context, c *call) ([]byte, *apiError) {
 }
 
 func sendMessageBatch(_ context.Context, c *call) ([]byte, *apiError) {
-	var in struct {
-		QueueUrl string //nolint:revive // as it's called
-		Entries  []sendEntry
-	}
-	if err := decode(c.body, &in); err != nil {
+	var url string
+	var entries []sendEntry
+	if err := scan(c.body, func(d *scanner, name string) {
+		switch name {
+		case "QueueUrl":
+			url = d.string()
+		case "Entries":
+			d.array(func() {
+				entries = append(entries, sendEntry{})
+				e := &entries[len(entries)-1]
+				d.object(func(name string) { e.read(d, name) })
+			})
+		default:
+			d.unknown(name)
+		}
+	}); err != nil {
 		return nil, err
 	}
-	q, err := c.queueAt(in.QueueUrl)
+	q, err := c.queueAt(url)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkBatch(in.Entries, func(e *sendEntry) *string { return e.Id }); err != nil {
+	if err := checkBatch(entries, func(e *sendEntry) *string { return e.Id }); err != nil {
 		return nil, err
 	}
 	set := q.settings.Load()
 	total := 0
-	all := make([]outgoing, len(in.Entries))
-	for i := range in.Entries {
+	all := make([]outgoing, len(entries))
+	for i := range entries {
 		// A missing group or deduplication id fails the whole call; all else only
 		// its entry.
-		if err := checkFIFO(q, set, &in.Entries[i], invalidParameter); err != nil {
+		if err := checkFIFO(q, set, &entries[i], invalidParameter); err != nil {
 			return nil, err
 		}
-		total += sizeOf(&in.Entries[i])
+		total += sizeOf(&entries[i])
 	}
 	if total > maxBatch {
 		return nil, fail(batchTooLong, "Batch requests cannot be longer than %d bytes. You have sent %d bytes.", maxBatch, total)
 	}
-	for i := range in.Entries {
-		e := &in.Entries[i]
+	for i := range entries {
+		e := &entries[i]
 		out, err := c.compose(q, set, e)
 		switch {
 		case err != nil:
@@ -131,7 +144,7 @@ func sendMessageBatch(_ context.Context, c *call) ([]byte, *apiError) {
 		all[i].err = c.hits.entry(e.MessageBody)
 	}
 	c.send(q, set, all)
-	return c.batchAnswer(len(all), func(i int) (string, *entryError) { return *in.Entries[i].Id, all[i].err },
+	return c.batchAnswer(len(all), func(i int) (string, *entryError) { return *entries[i].Id, all[i].err },
 		func(w *writer, i int) { all[i].write(w) }), nil
 }
 
@@ -149,7 +162,7 @@ func (c *call) compose(q *core, set *settings, e *sendEntry) (*outgoing, *apiErr
 		return nil, err
 	}
 	m := &message{
-		number: c.number.Add(1), id: uuid.NewString(), body: e.MessageBody, attrs: attrs, trace: trace, origin: q,
+		number: c.number.Add(1), id: newID(), body: e.MessageBody, attrs: attrs, trace: trace, origin: q,
 		md5Body: md5Of(e.MessageBody), md5Attrs: md5OfAttributes(attrs),
 	}
 	out := &outgoing{m: m, delay: set.delay, size: sizeOf(e), id: m.id}

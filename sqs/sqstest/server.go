@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/anyqueue/anyqueue/internal/broker"
@@ -95,16 +97,20 @@ func (s *Server) Close() {
 	s.calls.Wait()
 }
 
-// begin reports whether the server still takes calls; done tells of the end of
+// begin reports why the server doesn't take calls, if so; done tells of the end of
 // what has begun.
-func (s *Server) begin() (done func(), ok bool) {
+func (s *Server) begin() (done func(), err error) {
+	// First of all: what follows mustn't be used across a bubble's border.
+	if _, err := s.group.Clock.Now(); err != nil {
+		return nil, fmt.Errorf("sqstest: %w", err)
+	}
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.isClosed() {
-		return nil, false
+		return nil, &net.OpError{Op: "dial", Net: "sqstest", Err: syscall.ECONNREFUSED}
 	}
 	s.calls.Add(1)
-	return s.calls.Done, true
+	return s.calls.Done, nil
 }
 
 func (s *Server) isClosed() bool {
@@ -250,9 +256,6 @@ func (s *Server) refuse(c *call) *apiError {
 	if s.err != nil {
 		return fail(invalidParameter, "%v", s.err)
 	}
-	if _, err := s.group.Clock.Now(); err != nil {
-		return fail(invalidParameter, "sqstest: %v", err)
-	}
 	if c.date == "" {
 		return nil // not signed: nobody could tell when
 	}
@@ -339,7 +342,7 @@ func (s *Server) queueOf(arn string) *core {
 	return q
 }
 
-// now is the broker's time. refuse has found that there is one.
+// now is the broker's time. begin has found that there is one.
 func (s *Server) now() broker.Instant {
 	now, err := s.group.Clock.Now()
 	if err != nil {

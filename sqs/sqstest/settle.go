@@ -64,58 +64,41 @@ type settleEntry struct {
 }
 
 func deleteMessage(_ context.Context, c *call) ([]byte, *apiError) {
-	var in struct {
-		QueueUrl, ReceiptHandle string //nolint:revive // as it's called
-	}
-	if err := decode(c.body, &in); err != nil {
-		return nil, err
-	}
-	return c.settleOne(in.QueueUrl, settleEntry{ReceiptHandle: in.ReceiptHandle}, (*call).delete)
+	return c.settleOne(false, (*call).delete)
 }
 
 func deleteMessageBatch(_ context.Context, c *call) ([]byte, *apiError) {
-	var in struct {
-		QueueUrl string //nolint:revive // as it's called
-		Entries  []struct {
-			Id, ReceiptHandle string //nolint:revive // as it's called
-		}
-	}
-	if err := decode(c.body, &in); err != nil {
-		return nil, err
-	}
-	es := make([]settleEntry, len(in.Entries))
-	for i, e := range in.Entries {
-		es[i] = settleEntry{Id: e.Id, ReceiptHandle: e.ReceiptHandle}
-	}
-	return c.settleAll(in.QueueUrl, es, (*call).delete)
+	return c.settleAll(false, (*call).delete)
 }
 
 func changeVisibility(_ context.Context, c *call) ([]byte, *apiError) {
-	var in struct {
-		QueueUrl, ReceiptHandle string //nolint:revive // as it's called
-		VisibilityTimeout       *int
-	}
-	if err := decode(c.body, &in); err != nil {
-		return nil, err
-	}
-	return c.settleOne(in.QueueUrl, settleEntry{ReceiptHandle: in.ReceiptHandle, VisibilityTimeout: in.VisibilityTimeout}, (*call).changeOne)
+	return c.settleOne(true, (*call).changeOne)
 }
 
 func changeVisibilityBatch(_ context.Context, c *call) ([]byte, *apiError) {
-	var in struct {
-		QueueUrl string //nolint:revive // as it's called
-		Entries  []settleEntry
-	}
-	if err := decode(c.body, &in); err != nil {
-		return nil, err
-	}
-	return c.settleAll(in.QueueUrl, in.Entries, (*call).changeOne)
+	return c.settleAll(true, (*call).changeOne)
 }
 
 // settler deletes or changes one message.
 type settler func(*call, *core, handle, *settleEntry) *apiError
 
-func (c *call) settleOne(url string, e settleEntry, f settler) ([]byte, *apiError) {
+// settleOne and settleAll serve the actions; visibility says whether they have
+// that parameter.
+func (c *call) settleOne(visibility bool, f settler) ([]byte, *apiError) {
+	var url string
+	var e settleEntry
+	if err := scan(c.body, func(d *scanner, name string) {
+		switch name {
+		case "QueueUrl":
+			url = d.string()
+		case "Id":
+			d.unknown(name)
+		default:
+			e.read(d, name, visibility)
+		}
+	}); err != nil {
+		return nil, err
+	}
 	q, err := c.queueAt(url)
 	if err != nil {
 		return nil, err
@@ -127,7 +110,25 @@ func (c *call) settleOne(url string, e settleEntry, f settler) ([]byte, *apiErro
 	return []byte("{}"), nil
 }
 
-func (c *call) settleAll(url string, es []settleEntry, f settler) ([]byte, *apiError) {
+func (c *call) settleAll(visibility bool, f settler) ([]byte, *apiError) {
+	var url string
+	var es []settleEntry
+	if err := scan(c.body, func(d *scanner, name string) {
+		switch name {
+		case "QueueUrl":
+			url = d.string()
+		case "Entries":
+			d.array(func() {
+				es = append(es, settleEntry{})
+				e := &es[len(es)-1]
+				d.object(func(name string) { e.read(d, name, visibility) })
+			})
+		default:
+			d.unknown(name)
+		}
+	}); err != nil {
+		return nil, err
+	}
 	q, err := c.queueAt(url)
 	if err != nil {
 		return nil, err

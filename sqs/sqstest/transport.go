@@ -15,7 +15,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/google/uuid"
 )
 
 // maxRequest is far above what a batch of ten may be as JSON.
@@ -59,9 +58,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	done, ok := s.begin()
-	if !ok {
-		return nil, &net.OpError{Op: "dial", Net: "sqstest", Err: syscall.ECONNREFUSED}
+	done, err := s.begin()
+	if err != nil {
+		return nil, err
 	}
 	trace := httptrace.ContextClientTrace(ctx)
 	if trace != nil && trace.WroteHeaders != nil {
@@ -104,10 +103,12 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, nil
 	}
 	defer r.Body.Close() //nolint:errcheck // nothing is written
-	var b bytes.Buffer
-	if n := r.ContentLength; n > 0 && n <= maxRequest {
-		b.Grow(int(n) + bytes.MinRead)
+	if n := r.ContentLength; n >= 0 && n <= maxRequest {
+		b := make([]byte, n)
+		_, err := io.ReadFull(r.Body, b)
+		return b, err
 	}
+	var b bytes.Buffer
 	n, err := b.ReadFrom(io.LimitReader(r.Body, maxRequest+1))
 	if err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func readBody(r *http.Request) ([]byte, error) {
 
 func (s *Server) header(h http.Header, out *response) {
 	h.Set("Content-Type", "application/x-amz-json-1.0")
-	h.Set("X-Amzn-Requestid", uuid.NewString())
+	h.Set("X-Amzn-Requestid", newID())
 	h.Set("Date", s.wall().UTC().Format(http.TimeFormat))
 	if out.queryError != "" {
 		h.Set("X-Amzn-Query-Error", out.queryError)
@@ -129,8 +130,8 @@ func (s *Server) header(h http.Header, out *response) {
 
 // ServeHTTP serves a request over HTTP.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	done, ok := s.begin()
-	if !ok {
+	done, err := s.begin()
+	if err != nil {
 		panic(http.ErrAbortHandler) // net/http's way to cut a connection
 	}
 	defer done()

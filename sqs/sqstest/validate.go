@@ -221,6 +221,9 @@ func isNumber(s string) bool {
 	if digits == 0 || len(significant) > 38 {
 		return false
 	}
+	if len(mantissa) == len(s) && len(s) <= 100 {
+		return true // no exponent, and too short for the limits
+	}
 	f, _, err := big.ParseFloat(s, 10, 512, big.ToNearestEven)
 	if err != nil {
 		return false
