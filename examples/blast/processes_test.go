@@ -31,6 +31,7 @@ import (
 	"github.com/anyqueue/anyqueue/queue/config"
 	"github.com/anyqueue/anyqueue/sqs"
 	"github.com/anyqueue/anyqueue/sqs/awsclient"
+	"github.com/anyqueue/anyqueue/sqs/sqstest"
 )
 
 // The blast as several processes on one broker, of which the list sender and
@@ -38,21 +39,34 @@ import (
 // Who judges, the third parties, survives in this process.
 func TestProcessesThatAreKilledLoseNobody(t *testing.T) {
 	t.Parallel()
-	for server, variable := range map[string]string{
-		"LocalStack": "ANYQUEUE_TEST_SQS_LOCALSTACK",
-		"ElasticMQ":  "ANYQUEUE_TEST_SQS_ELASTICMQ",
+	for server, tc := range map[string]struct {
+		variable string // with the endpoint; empty: a server in this process
+		lease    string // shorter ones are for servers that aren't slow at times
+	}{
+		"sqstest":    {"", "3s"},
+		"LocalStack": {"ANYQUEUE_TEST_SQS_LOCALSTACK", "10s"},
+		"ElasticMQ":  {"ANYQUEUE_TEST_SQS_ELASTICMQ", "10s"},
 	} {
 		t.Run(server, func(t *testing.T) {
 			t.Parallel()
-			endpoint := os.Getenv(variable)
-			if endpoint == "" {
-				t.Skipf("%s is empty", variable)
+			endpoint := os.Getenv(tc.variable)
+			switch {
+			case tc.variable == "" && testing.Short():
+				t.Skip("it takes a quarter of a minute")
+			case tc.variable == "":
+				fake := sqstest.New(nil)
+				t.Cleanup(fake.Close)
+				var err error
+				endpoint, err = fake.Start("")
+				require.NoError(t, err)
+			case endpoint == "":
+				t.Skipf("%s is empty", tc.variable)
 			}
 			binary := build(t)
 			for _, policy := range []string{"hold", "resend"} {
 				t.Run(policy, func(t *testing.T) {
 					t.Parallel()
-					killed(t, binary, endpoint, policy)
+					killed(t, binary, endpoint, tc.lease, policy)
 				})
 			}
 		})
@@ -91,7 +105,8 @@ const (
 )
 
 // killed runs a blast whose processes are killed, and judges it.
-func killed(t *testing.T, binary, endpoint, policy string) {
+func killed(t *testing.T, binary, endpoint, lease, policy string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	prefix := "killed-" + uuid.NewString()[:8] + "-"
@@ -116,7 +131,10 @@ func killed(t *testing.T, binary, endpoint, policy string) {
 	conductor := &program{
 		opts: opts, log: slog.New(slog.DiscardHandler), time: newTimeline(out), onMail: watch.mail, onChange: watch.change,
 		backends: config.Backends{"here": backends.Prefixed(sqs.New(client, nil), prefix)},
-		env:      func(name string) (string, bool) { return "here", name == "QUEUE_BACKEND" },
+		env: func(name string) (string, bool) {
+			v, ok := map[string]string{"QUEUE_BACKEND": "here", "BLAST_LEASE": lease}[name]
+			return v, ok
+		},
 	}
 	type verdict struct {
 		lost bool
@@ -136,7 +154,7 @@ func killed(t *testing.T, binary, endpoint, policy string) {
 	}
 	start := func(role, endpoint string) *process {
 		return startProcess(t, binary, []string{"-role", role, "-parties", partiesURL, "-in-doubt", policy},
-			"QUEUE_BACKEND=sqs", "QUEUE_PREFIX="+prefix, "AWS_ENDPOINT_URL_SQS="+endpoint,
+			"QUEUE_BACKEND=sqs", "QUEUE_PREFIX="+prefix, "BLAST_LEASE="+lease, "AWS_ENDPOINT_URL_SQS="+endpoint,
 			"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test")
 	}
 	// In the middle of its fan-out the list sender's requests stop.

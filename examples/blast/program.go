@@ -29,6 +29,7 @@ type program struct {
 	onChange func(key, value string)
 
 	bus   *config.Bus
+	file  *config.File
 	fakes *parties.Parties // in the roles all and parties
 }
 
@@ -39,7 +40,7 @@ func (p *program) run(ctx context.Context) (lost bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	p.bus = bus
+	p.bus, p.file = bus, file
 	defer func() {
 		quick, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
@@ -72,10 +73,10 @@ func (p *program) handle(s *services, dieAfter int) {
 		if dieAfter > 0 {
 			mails = &crashing{Publisher: mails, after: dieAfter, tell: p.time.tell}
 		}
-		handleLists(p.bus, s, mails)
+		handleLists(p.bus, p.file, s, mails)
 	}
 	if p.opts.has(roleSender) {
-		handleMails(p.bus, s, p.opts.resend, p.onBreak, p.log)
+		handleMails(p.bus, p.file, s, p.opts.resend, p.onBreak, p.log)
 	}
 	if p.opts.has(roleLogger) {
 		handleActivities(p.bus, s)

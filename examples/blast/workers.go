@@ -54,14 +54,14 @@ func newServices(url string, transport http.RoundTripper) *services {
 }
 
 // handleLists makes bus run the list sender.
-func handleLists(bus *config.Bus, s *services, mails queue.Publisher) {
+func handleLists(bus *config.Bus, file *config.File, s *services, mails queue.Publisher) {
 	sender := &ListSender{CRM: s.crm, Mails: mails}
-	bus.Handle(listQueue, queue.JSON(sender.Handle), idempotent(s.db))
+	bus.Handle(listQueue, queue.JSON(sender.Handle), idempotent(s.db, file.Queue(listQueue)))
 }
 
 // handleMails makes bus run the customer sender. While the mail API is down the
 // circuit breaker keeps messages where they are, rather than failing each.
-func handleMails(bus *config.Bus, s *services, resend bool, onBreak func(middleware.BreakerChange), log *slog.Logger) {
+func handleMails(bus *config.Bus, file *config.File, s *services, resend bool, onBreak func(middleware.BreakerChange), log *slog.Logger) {
 	sender := &CustomerSender{
 		CRM: s.crm, Addresses: s.addresses, Mailgun: s.mailgun, Log: &SendLog{s.db},
 		Activities: bus.Publisher(activityQueue), Resend: resend,
@@ -70,7 +70,7 @@ func handleMails(bus *config.Bus, s *services, resend bool, onBreak func(middlew
 		Name: "mail API", If: s.mailgun.isDown, Failures: 8,
 		OpenFor: 500 * time.Millisecond, MaxOpenFor: time.Second, OnChange: onBreak, Logger: log,
 	})
-	bus.Handle(mailQueue, queue.JSON(sender.Handle), breaker, idempotent(s.db))
+	bus.Handle(mailQueue, queue.JSON(sender.Handle), breaker, idempotent(s.db, file.Queue(mailQueue)))
 }
 
 // handleActivities makes bus run the activity logger.
@@ -79,7 +79,8 @@ func handleActivities(bus *config.Bus, s *services) {
 	bus.Handle(activityQueue, queue.JSON(logger.Handle))
 }
 
-// idempotent skips what was handled already: the repeats of a fan-out.
-func idempotent(db database.Database) queue.Middleware {
-	return middleware.Idempotent(database.Repeats{DB: db}, middleware.IdempotentOptions{Hold: 10 * time.Second, AskAgain: time.Second})
+// idempotent skips what was handled already: the repeats of a fan-out. What a
+// process had begun that has died is free again when its messages are.
+func idempotent(db database.Database, q *config.Queue) queue.Middleware {
+	return middleware.Idempotent(database.Repeats{DB: db}, middleware.IdempotentOptions{Hold: q.Lease, AskAgain: time.Second})
 }
