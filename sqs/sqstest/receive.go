@@ -90,10 +90,10 @@ func (c *call) receive(ctx context.Context, q *core, r broker.Request) (*broker.
 	}
 	got, err := q.q.Receive(ctx, r)
 	switch {
-	case errors.Is(err, broker.ErrStopped):
-		return nil, noSuchQueue()
+	case errors.Is(err, broker.ErrStopped) && !c.isClosed():
+		return nil, noSuchQueue() // it was deleted meanwhile
 	case err != nil:
-		return nil, nil // the caller has gone
+		return nil, nil // the caller, or the server, has gone
 	case got == nil && short && !q.fifo:
 		if _, leased := q.q.Totals(c.now()); leased >= c.opts.MaxInFlight {
 			return nil, fail(overLimit, "Too many messages in flight: %d.", leased)

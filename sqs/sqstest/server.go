@@ -74,8 +74,9 @@ func (s *Server) SetClock(d time.Duration) { s.clock.Store(int64(d)) }
 // wall is the time on the server's wall.
 func (s *Server) wall() time.Time { return time.Now().Add(time.Duration(s.clock.Load())) }
 
-// Close ends the listeners, cuts the calls in flight, and returns when they have
-// ended. Calls that come later find nobody.
+// Close lets the calls in flight end, long polls at once and with nothing, and
+// returns when they have; what a Fault has slowed down is cut. Calls that come
+// later find nobody.
 func (s *Server) Close() {
 	s.life.Lock()
 	select {
@@ -91,10 +92,10 @@ func (s *Server) Close() {
 	ends := s.close
 	s.close = nil
 	s.mu.Unlock()
+	s.calls.Wait()
 	for _, end := range ends {
 		end()
 	}
-	s.calls.Wait()
 }
 
 // begin reports why the server doesn't take calls, if so; done tells of the end of
@@ -211,20 +212,12 @@ func (s *Server) serve(ctx context.Context, r *request) *response {
 		return err.answer()
 	}
 	half := time.Duration(s.latency.Load()) / 2
-	if !s.pause(half) {
-		return &response{cut: true}
+	s.pause(half)
+	defer s.pause(half)
+	if !known || act == nil {
+		return fail(unknownOperation, "sqstest doesn't know the operation %q; it speaks the AWS JSON protocol only", r.target).answer()
 	}
-	var out *response
-	switch {
-	case !known || act == nil:
-		out = fail(unknownOperation, "sqstest doesn't know the operation %q; it speaks the AWS JSON protocol only", r.target).answer()
-	default:
-		out = s.work(ctx, c, act)
-	}
-	if out.cut || !s.pause(half) {
-		return &response{cut: true}
-	}
-	return out
+	return s.work(ctx, c, act)
 }
 
 // work does a call, with what the faults make of it.
@@ -241,9 +234,6 @@ func (s *Server) work(ctx context.Context, c *call, act action) *response {
 	s.counts.done(c.action, c.entries)
 	if c.hits.after != nil {
 		return c.hits.after
-	}
-	if s.isClosed() {
-		return &response{cut: true}
 	}
 	if err != nil {
 		return err.answer()

@@ -194,7 +194,12 @@ func (s *Server) listen(l net.Listener) {
 		srv.Serve(l) //nolint:errcheck // it ends by Close
 	}()
 	s.atClose(func() {
-		srv.Close() //nolint:errcheck // the listener's, and it's gone anyway
+		// All calls have ended; their answers may still be on the way.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if srv.Shutdown(ctx) != nil {
+			srv.Close() //nolint:errcheck // the listener's, and it's gone anyway
+		}
 		<-served
 	})
 }

@@ -88,20 +88,25 @@ func TestAPollWhoseCallerHasGoneTakesTheNextMessage(t *testing.T) {
 	}
 }
 
-func TestCloseCutsWhatIsInFlight(t *testing.T) {
+func TestCloseEndsPolls(t *testing.T) {
 	t.Parallel()
 	virtually(t, nil, func(e *env) {
 		url := e.create("orders")
-		polled := make(chan error, 1)
+		polled, slowed := make(chan error, 1), make(chan error, 1)
 		go func() {
-			_, err := e.c.ReceiveMessage(e.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url, WaitTimeSeconds: 20})
+			out, err := e.c.ReceiveMessage(e.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url, WaitTimeSeconds: 20})
+			assert.Empty(e, out.Messages)
 			polled <- err
 		}()
+		e.s.Fail(sqstest.Fault{Effect: sqstest.Slow, Delay: time.Hour, Action: "SendMessage"})
+		go func() { slowed <- e.trySend(url, "m") }()
 		synctest.Wait()
 		begun := time.Now()
 		e.s.Close()
-		require.ErrorContains(e, <-polled, "connection reset")
+		require.NoError(e, <-polled)
+		require.ErrorContains(e, <-slowed, "connection reset")
 		assert.Zero(e, time.Since(begun))
+		e.s.Close()
 		_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("m")})
 		require.ErrorContains(e, err, "connection refused")
 	})
