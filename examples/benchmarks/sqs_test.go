@@ -161,7 +161,7 @@ func call(t *testing.T, l *link, action, body string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // it's in memory
+	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -243,8 +243,52 @@ func TestALinkDoesNotDeliverWhatWasCancelledOnItsWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res, err := l.RoundTrip(r); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, %v", res, err)
+	res, err := l.RoundTrip(r)
+	if err == nil {
+		res.Body.Close()
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWorkIsCountedOnceAndChecked(t *testing.T) {
+	t.Parallel()
+	l := newLink(0)
+	l.watch(2)
+	l.arrived[0], l.arrived[1] = time.Now(), time.Now().Add(-sqsLease-time.Millisecond)
+	l.count(actionReceive, calls{requests: 1})
+	w := newSQSWork(l, 2)
+	w.started(0)
+	w.started(0) // once more
+	if w.left.Load() != 1 {
+		t.Errorf("%d are left, not 1", w.left.Load())
+	}
+	w.started(1)
+	if err := w.wait(); err != nil {
+		t.Error(err)
+	}
+	if n := w.expired.Load(); n != 1 {
+		t.Errorf("%d started on an expired lease, not 1", n)
+	}
+	if w.receives.requests != 1 || w.lasted() <= 0 {
+		t.Errorf("took %v and %d receives", w.lasted(), w.receives.requests)
+	}
+	w.started(-1)
+	if err := w.wait(); !errors.Is(err, errDamaged) {
+		t.Errorf("got %v for a damaged message", err)
+	}
+}
+
+func TestADamagedBodyHasNoNumber(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string][]byte{"too short": numbered(1)[1:], "no number": newBody(), "none": nil} {
+		if i := numberOf(body); i != -1 {
+			t.Errorf("%s: %d", name, i)
+		}
+	}
+	if i := numberOf(string(numbered(42))); i != 42 {
+		t.Errorf("%d, not 42", i)
 	}
 }
 
