@@ -9,10 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
-	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/middleware"
 	"github.com/anyqueue/anyqueue/queue"
@@ -44,18 +42,18 @@ type app struct {
 	bus    *config.Bus
 }
 
-func newApp(s settings, stdout, stderr io.Writer, n network, mem *memory.Broker) (*app, error) {
+// newApp returns the program, with every backend that it knows: QUEUE_BACKEND
+// chooses among them, and the others are never touched.
+func newApp(s settings, stdout, stderr io.Writer, n network, b config.Backends, lookup func(string) (string, bool)) (*app, error) {
 	log, err := newLogger(s.logLevel, stderr)
 	if err != nil {
 		return nil, err
 	}
 	a := &app{settings: s, out: newTimeline(stdout), stdout: stdout, log: log, net: n}
-	if a.file, err = config.Parse("queues.yaml", queuesYAML, os.LookupEnv); err != nil {
+	if a.file, err = config.Parse("queues.yaml", queuesYAML, lookup); err != nil {
 		return nil, err
 	}
-	// Every backend that the program knows; QUEUE_BACKEND chooses. The others
-	// are never touched.
-	a.bus, err = config.OpenFile(a.file, backends.All(mem, os.LookupEnv), &config.Options{Logger: log})
+	a.bus, err = config.OpenFile(a.file, b, &config.Options{Logger: log})
 	return a, err
 }
 

@@ -18,6 +18,8 @@ import (
 
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/queue/config"
 )
 
 // virtual is a network for virtual time: who calls a server calls its handler.
@@ -68,33 +70,36 @@ func (v *virtual) serve(_ context.Context, addr string, h http.Handler, _ *slog.
 
 // play runs the program on virtual time and returns its result, the last line,
 // and all that it printed.
-func play(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result, out string) {
+func play(ctx context.Context, t *testing.T, n network, b queue.Backend, args ...string) (ok bool, r result, out string) {
 	t.Helper()
-	ok, r, out, err := tryPlay(ctx, t, n, mem, args...)
+	ok, r, out, err := tryPlay(ctx, t, n, b, args...)
 	require.NoError(t, err)
 	return ok, r, out
 }
 
+// here is an environment in which QUEUE_BACKEND is the test's own backend.
+func here(name string) (string, bool) { return "here", name == "QUEUE_BACKEND" }
+
 // tryPlay is play for other goroutines than the test's.
-func tryPlay(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result, out string, err error) {
+func tryPlay(ctx context.Context, t *testing.T, n network, b queue.Backend, args ...string) (ok bool, r result, out string, err error) {
 	t.Helper()
 	s, err := parse(args, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		return false, r, "", err
 	}
-	var b bytes.Buffer
-	a, err := newApp(s, &b, t.Output(), n, mem)
+	var text bytes.Buffer
+	a, err := newApp(s, &text, t.Output(), n, config.Backends{"here": b}, here)
 	if err != nil {
 		return false, r, "", err
 	}
 	if ok, err = a.run(ctx); err != nil {
-		return false, r, b.String(), err
+		return false, r, text.String(), err
 	}
 	if s.role == "all" || s.role == "fake" {
-		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		lines := strings.Split(strings.TrimSpace(text.String()), "\n")
 		err = json.Unmarshal([]byte(lines[len(lines)-1]), &r)
 	}
-	return ok, r, b.String(), err
+	return ok, r, text.String(), err
 }
 
 func TestDemonstrationMakesOneRecordForEachSubmission(t *testing.T) {
@@ -197,7 +202,7 @@ func TestFormWithTheQueueDown(t *testing.T) {
 		net := newVirtual()
 		net.hosts["crm.example"] = party
 		s.clientID, s.clientSecret = client.clientID, client.clientSecret
-		a, err := newApp(s, io.Discard, t.Output(), net, mem)
+		a, err := newApp(s, io.Discard, t.Output(), net, config.Backends{"here": mem}, here)
 		require.NoError(t, err)
 		web := newWeb(a.bus.Publisher(crmLeads), a.budget, a.log)
 

@@ -33,6 +33,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
 )
 
@@ -71,7 +72,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case err != nil:
 		return 2 // it was said already
 	}
-	a, err := newApp(s, stdout, stderr, newLoopback(), memory.New(nil))
+	a, err := newApp(s, stdout, stderr, newLoopback(), backends.All(memory.New(nil), os.LookupEnv), os.LookupEnv)
 	if err == nil {
 		err = a.shareable()
 	}

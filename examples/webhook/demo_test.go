@@ -21,6 +21,7 @@ import (
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/queue/config"
 )
 
 // virtual is a network for virtual time: who calls a server calls its handler.
@@ -70,22 +71,25 @@ func (v *virtual) serve(_ context.Context, addr string, h http.Handler, _ *slog.
 }
 
 // play runs the program on virtual time and returns its result, the last line.
-func play(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result) {
+func play(ctx context.Context, t *testing.T, n network, b queue.Backend, args ...string) (ok bool, r result) {
 	t.Helper()
-	ok, r, err := tryPlay(ctx, t, n, mem, args...)
+	ok, r, err := tryPlay(ctx, t, n, b, args...)
 	require.NoError(t, err)
 	return ok, r
 }
 
+// here is an environment in which QUEUE_BACKEND is the test's own backend.
+func here(name string) (string, bool) { return "here", name == "QUEUE_BACKEND" }
+
 // tryPlay is play for other goroutines than the test's.
-func tryPlay(ctx context.Context, t *testing.T, n network, mem *memory.Broker, args ...string) (ok bool, r result, err error) {
+func tryPlay(ctx context.Context, t *testing.T, n network, b queue.Backend, args ...string) (ok bool, r result, err error) {
 	t.Helper()
 	s, err := parse(args, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		return false, r, err
 	}
 	var out bytes.Buffer
-	a, err := newApp(s, &out, t.Output(), n, mem)
+	a, err := newApp(s, &out, t.Output(), n, config.Backends{"here": b}, here)
 	if err != nil {
 		return false, r, err
 	}
@@ -197,7 +201,7 @@ func TestAnswersWithTheQueueDown(t *testing.T) {
 		mem, net := memory.New(nil), newVirtual()
 		s, err := parse([]string{"-log", "off"}, func(string) string { return "" }, io.Discard)
 		require.NoError(t, err)
-		a, err := newApp(s, io.Discard, t.Output(), net, mem)
+		a, err := newApp(s, io.Discard, t.Output(), net, config.Backends{"here": mem}, here)
 		require.NoError(t, err)
 		web := a.newWeb(a.bus.Publisher(mailgunEvents))
 		send := func(id string) int {
