@@ -67,6 +67,7 @@ var rules = map[string]rule{
 			"google.golang.org/protobuf/...", "google.golang.org/genproto/...", "github.com/googleapis/gax-go/v2/...",
 		},
 	},
+	"examples/sqsserver": {own: []string{"sqs/sqstest", "queue", "internal/..."}, direct: []string{uuid, aws + "/service/sqs"}},
 	"examples/...": {
 		own:    []string{"queue/...", "memory", "middleware/...", "sqs/...", "pubsub", "internal/...", "examples/..."},
 		direct: []string{uuid},
