@@ -3,6 +3,7 @@
 # Installs, starts and stops the foreign servers the tests run against:
 #
 #   localstack   LocalStack (SQS)           ANYQUEUE_TEST_SQS_LOCALSTACK=http://127.0.0.1:PORT
+#                                           ANYQUEUE_TEST_PYTHON=a Python with the AWS SDK boto3
 #   elasticmq    ElasticMQ (SQS)            ANYQUEUE_TEST_SQS_ELASTICMQ=http://127.0.0.1:PORT
 #   pubsub       Google's Pub/Sub emulator  ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:PORT
 #
@@ -277,7 +278,10 @@ endpoints.TCP4ServerEndpoint = functools.partial(endpoints.TCP4ServerEndpoint, i
 from localstack.runtime.main import main
 main()'
 	await_sqs "$home" "http://127.0.0.1:$port"
-	printf 'export ANYQUEUE_TEST_SQS_LOCALSTACK=http://127.0.0.1:%s\n' "$port" >"$home/env"
+	{
+		printf 'export ANYQUEUE_TEST_SQS_LOCALSTACK=http://127.0.0.1:%s\n' "$port"
+		printf 'export ANYQUEUE_TEST_PYTHON=%s\n' "$installed/bin/python"
+	} >"$home/env"
 }
 
 up_elasticmq() {
@@ -318,7 +322,7 @@ up() {
 	shift
 	for server; do
 		alive "$dir/$server" && [[ -s $dir/$server/env ]] || return 1
-		value=$(<"$dir/$server/env")
+		read -r value <"$dir/$server/env" # its endpoint is in the first line
 		value=${value#*=}
 		case $server in
 		pubsub) await_pubsub "$dir/$server" "$value" ;;
