@@ -131,6 +131,12 @@ func TestServerEnsureChangesWhatExistsWhenAskedTo(t *testing.T) {
 
 		spec.DryRun = false
 		assert.Equal(t, want, s.ensure(t, name, spec))
+		spec.Update = false
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			r, err := s.backend.Ensure(t.Context(), name, spec)
+			require.NoError(c, err)
+			assert.Equal(c, &queue.EnsureReport{}, r, "now it's as asked")
+		}, patience, 50*time.Millisecond)
 		assert.Equal(t, "50", s.attributes(t, q)["VisibilityTimeout"])
 		_, receives := policyOf(t, s.attributes(t, q))
 		assert.Equal(t, "50", receives)
@@ -138,7 +144,6 @@ func TestServerEnsureChangesWhatExistsWhenAskedTo(t *testing.T) {
 		tags, err := s.client.ListQueueTags(t.Context(), &awssqs.ListQueueTagsInput{QueueUrl: &url})
 		require.NoError(t, err)
 		assert.Equal(t, map[string]string{"team": "crm", "mine": "yes"}, tags.Tags, "other tags are left")
-		assert.Equal(t, &queue.EnsureReport{}, s.ensure(t, name, spec), "now it's as asked")
 		deadTags, err := s.client.ListQueueTags(t.Context(), &awssqs.ListQueueTagsInput{QueueUrl: aws.String(s.open(t, dead, false).Capabilities().Address)})
 		require.NoError(t, err)
 		assert.Equal(t, map[string]string{"team": "crm"}, deadTags.Tags, "its dead-letter queue has them too")

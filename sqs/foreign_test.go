@@ -64,7 +64,7 @@ func sendForeign(t *testing.T, s *server, url, body string, attrs map[string]typ
 func receiveForeign(t *testing.T, s *server, url string, n int) map[string]types.Message {
 	t.Helper()
 	got := map[string]types.Message{}
-	for until := time.Now().Add(20 * time.Second); len(got) < n; {
+	for until := time.Now().Add(patience); len(got) < n; {
 		require.True(t, time.Now().Before(until), "got %d of %d messages", len(got), n)
 		out, err := s.client.ReceiveMessage(t.Context(), &awssqs.ReceiveMessageInput{
 			QueueUrl: &url, MessageAttributeNames: []string{"All"}, WaitTimeSeconds: 2, MaxNumberOfMessages: 10,

@@ -37,7 +37,7 @@ func TestServerStatsCountEveryState(t *testing.T) {
 			require.NoError(c, err)
 			require.True(c, got.Ready != nil && got.InFlight != nil && got.Delayed != nil)
 			assert.Equal(c, []int64{3, 1, 1}, []int64{*got.Ready, *got.InFlight, *got.Delayed})
-		}, 10*time.Second, 50*time.Millisecond)
+		}, patience, 50*time.Millisecond)
 	})
 }
 
@@ -66,7 +66,11 @@ func TestStatsNeverTurnTheUnknownIntoZero(t *testing.T) {
 func TestServerPeekShowsAndGivesBackAtOnce(t *testing.T) {
 	onServers(t, func(t *testing.T, s *server) {
 		q, want := s.twelve(t, false)
-		assert.Equal(t, want, look(t, q))
+		if got := look(t, q); s.lags {
+			assert.Subset(t, want, got, "SQS itself may bring less than there is")
+		} else {
+			assert.Equal(t, want, got)
+		}
 		takesAll(t, q, want)
 	})
 }
@@ -221,7 +225,7 @@ func TestServerPurgeRemovesEverything(t *testing.T) {
 			got, err := in.Stats(t.Context())
 			require.NoError(c, err)
 			assert.Equal(c, []int64{0, 0}, []int64{*got.Ready, *got.InFlight})
-		}, 10*time.Second, 50*time.Millisecond)
+		}, patience, 50*time.Millisecond)
 	})
 }
 

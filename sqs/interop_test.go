@@ -43,7 +43,15 @@ func onServersWithPython(t *testing.T, test func(t *testing.T, s *server, run py
 	out, err := exec.CommandContext(t.Context(), interpreter, "-c", "import boto3; print(boto3.__version__)").CombinedOutput()
 	require.NoError(t, err, "%s has no boto3: %s", interpreter, out)
 	run := func(t *testing.T, s *server) {
-		test(t, s, pythonProgram{t, interpreter, *s.client.Options().BaseEndpoint})
+		env := []string{"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test"}
+		if s.name == "AWS" {
+			env = nil // what the environment says
+		} else if endpoint := s.client.Options().BaseEndpoint; endpoint != nil {
+			env = append(env, "AWS_ENDPOINT_URL_SQS="+*endpoint, "NO_PROXY=127.0.0.1")
+		}
+		// boto3 doesn't know AWS_REGION.
+		env = append(env, "AWS_DEFAULT_REGION="+s.client.Options().Region, "PYTHONDONTWRITEBYTECODE=1")
+		test(t, s, pythonProgram{t, interpreter, env})
 	}
 	t.Run("sqstest", func(t *testing.T) {
 		t.Parallel()
@@ -59,19 +67,19 @@ func onServersWithPython(t *testing.T, test func(t *testing.T, s *server, run py
 			run(t, newServer(at.name, clientFor(t, at.variable)))
 		})
 	}
+	onRealCloud(t, run)
 }
 
 type pythonProgram struct {
 	t           *testing.T
 	interpreter string
-	endpoint    string
+	env         []string
 }
 
 func (p pythonProgram) run(in []byte, args ...string) []byte {
 	p.t.Helper()
 	cmd := exec.CommandContext(p.t.Context(), p.interpreter, append([]string{"interop/interop.py"}, args...)...)
-	cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL_SQS="+p.endpoint, "AWS_DEFAULT_REGION=us-east-1", "AWS_REGION=us-east-1",
-		"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "NO_PROXY=127.0.0.1", "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Stdin = bytes.NewReader(in)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

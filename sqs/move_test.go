@@ -46,7 +46,7 @@ func (s *server) deadLetter(t *testing.T, q, dead queue.Queue, n int) {
 		got, err := in.Stats(t.Context())
 		require.NoError(c, err)
 		assert.EqualValues(c, n, *got.Ready)
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 }
 
 func TestServerAMoveTakesBackWhatSQSDeadLettered(t *testing.T) {
@@ -72,7 +72,7 @@ func movesBack(t *testing.T, s *server, destination func(q queue.Queue) queue.Qu
 		require.Len(c, moves, 1)
 		last = moves[0]
 		assert.False(c, last.Running())
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	assert.Equal(t, "COMPLETED", last.State, last.Reason)
 	assert.EqualValues(t, 3, last.Moved)
 	assert.Contains(t, last.From, dead.Capabilities().Source.Name)

@@ -2,6 +2,7 @@ package sqs_test
 
 import (
 	"context"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ type server struct {
 	name    string
 	client  *awssqs.Client
 	backend *sqs.Backend
+	lags    bool // what one call has done another may not see at once
 }
 
 // onServers runs a test on every SQS server there is, once each: on sqstest in any
@@ -46,6 +48,22 @@ func onServers(t *testing.T, test func(t *testing.T, s *server)) {
 			test(t, newServer(at.name, clientFor(t, at.variable)))
 		})
 	}
+	onRealCloud(t, test)
+}
+
+// onRealCloud runs a test on AWS when .ci/real-cloud asks for it.
+func onRealCloud(t *testing.T, test func(t *testing.T, s *server)) {
+	t.Helper()
+	if os.Getenv(realCloud) == "" {
+		return
+	}
+	t.Run("AWS", func(t *testing.T) {
+		t.Parallel()
+		client, _ := realCloudClient(t)
+		s := newServer("AWS", client)
+		s.lags = true
+		test(t, s)
+	})
 }
 
 func newServer(name string, client *awssqs.Client) *server {
@@ -53,7 +71,11 @@ func newServer(name string, client *awssqs.Client) *server {
 }
 
 // unique returns the name of a queue that's nobody else's.
-func unique(what string) string { return "adm-" + what + "-" + uuid.NewString()[:8] }
+func unique(what string) string { return os.Getenv(realCloud) + what + "-" + uuid.NewString()[:8] }
+
+// patience is how long a server may take until its numbers are right: AWS says a
+// minute.
+const patience = 2 * time.Minute
 
 // ensure makes a queue.
 func (s *server) ensure(t *testing.T, name string, spec *queue.QueueSpec) *queue.EnsureReport {
@@ -87,7 +109,7 @@ func (s *server) fresh(t *testing.T, what string, spec *queue.QueueSpec) queue.Q
 func receive(t *testing.T, q queue.Queue, n int) []*queue.Delivery {
 	t.Helper()
 	var out []*queue.Delivery
-	for until := time.Now().Add(20 * time.Second); len(out) < n; {
+	for until := time.Now().Add(patience); len(out) < n; {
 		require.True(t, time.Now().Before(until), "got %d of %d deliveries", len(out), n)
 		ds, err := q.Receive(t.Context(), n-len(out))
 		require.NoError(t, err)
