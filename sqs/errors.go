@@ -1,19 +1,14 @@
 package sqs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptrace"
 	"slices"
-	"sync/atomic"
 
-	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -44,10 +39,15 @@ var (
 	throttleCodes = []string{
 		"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
 		"TooManyRequestsException", "RequestLimitExceeded", "KmsThrottled", "KMS.ThrottlingException", "OverLimit",
+		"SlowDown", "BandwidthLimitExceeded", "LimitExceededException",
 	}
+	// An expired token isn't among them: the next refresh may heal it, and these
+	// end a consumer.
 	permissionCodes = []string{
-		"AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "InvalidClientTokenId",
-		"MissingAuthenticationToken", "OptInRequired", "InvalidSecurity",
+		"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnrecognizedClientException", "InvalidClientTokenId",
+		"InvalidAccessKeyId", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature",
+		"MissingAuthenticationToken", "MissingAuthenticationTokenException", "OptInRequired", "InvalidSecurity",
+		"KmsAccessDenied", "KMS.AccessDeniedException",
 	}
 )
 
@@ -55,20 +55,26 @@ var (
 func classify(err error) error { return as(kindOf(err), err) }
 
 func kindOf(err error) error {
-	if is[*types.QueueDoesNotExist](err) || is[*types.QueueDeletedRecently](err) {
+	// A URL of another region or account has no queue here.
+	if is[*types.QueueDoesNotExist](err) || is[*types.QueueDeletedRecently](err) || is[*types.InvalidAddress](err) {
 		return queue.ErrQueueNotFound
 	}
 	if is[*types.RequestThrottled](err) || is[*types.KmsThrottled](err) || is[*types.OverLimit](err) {
 		return queue.ErrThrottled
 	}
-	if is[*types.KmsAccessDenied](err) {
+	if is[*types.KmsAccessDenied](err) || is[*types.InvalidSecurity](err) {
 		return queue.ErrPermission
 	}
 	if is[*types.ReceiptHandleIsInvalid](err) || is[*types.MessageNotInflight](err) {
 		return queue.ErrLeaseLost
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		return kindOfCode(api.ErrorCode())
+		if kind := kindOfCode(api.ErrorCode()); kind != nil {
+			return kind
+		}
+	}
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok && r.HTTPStatusCode() == http.StatusTooManyRequests {
+		return queue.ErrThrottled
 	}
 	return nil
 }
@@ -86,6 +92,22 @@ func kindOfCode(code string) error {
 func is[T error](err error) bool {
 	_, ok := errors.AsType[T](err)
 	return ok
+}
+
+// passing reports whether a call that failed is worth trying again: SQS was
+// busy, broken or not reached. What it has refused stays refused.
+func passing(err error) bool {
+	if errors.Is(err, queue.ErrThrottled) {
+		return true
+	}
+	if kindOf(err) != nil {
+		return false
+	}
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		code := r.HTTPStatusCode()
+		return code < http.StatusBadRequest || code >= http.StatusInternalServerError || code == http.StatusRequestTimeout
+	}
+	return true
 }
 
 // leaseCodes are the codes of batch entries that say that a receipt handle is no
@@ -106,33 +128,4 @@ func entryError(e *types.BatchResultErrorEntry, lease bool) error {
 		return as(queue.ErrLeaseLost, err)
 	}
 	return as(kindOfCode(code), err)
-}
-
-// sent watches the attempts of one call, of which the SDK only tells the last,
-// and says whether one of them may have taken effect.
-type sent struct{ maybe atomic.Bool }
-
-func (s *sent) watch(o *awssqs.Options) {
-	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-		return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("anyqueue:sent", s.attempt), middleware.Before)
-	})
-}
-
-func (s *sent) attempt(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-	var wrote atomic.Bool
-	out, meta, err := next.HandleDeserialize(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteHeaders: func() { wrote.Store(true) },
-	}), in)
-	if err == nil {
-		return out, meta, nil
-	}
-	refused := false
-	if r, ok := out.RawResponse.(*smithyhttp.Response); ok && r != nil && r.Response != nil {
-		refused = r.StatusCode >= http.StatusBadRequest && r.StatusCode < http.StatusInternalServerError ||
-			errors.Is(classify(err), queue.ErrThrottled)
-	}
-	if wrote.Load() && !refused {
-		s.maybe.Store(true)
-	}
-	return out, meta, err
 }

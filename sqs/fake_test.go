@@ -132,7 +132,7 @@ func sendSome(in map[string]any, taken func(body string) bool) any {
 	for _, e := range entries(in) {
 		body := e["MessageBody"].(string)
 		if !taken(body) {
-			bad = append(bad, map[string]any{"Id": e["Id"], "Code": "InternalError", "Message": "no", "SenderFault": false})
+			bad = append(bad, map[string]any{"Id": e["Id"], "Code": "InternalError", "Message": "no", "SenderFault": true})
 			continue
 		}
 		sum := md5.Sum([]byte(body)) //nolint:gosec // what SQS answers with

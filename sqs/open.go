@@ -14,6 +14,7 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/anyqueue/anyqueue/internal/batcher"
 	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -58,6 +59,10 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	}
 	h := &handle{client: b.client, name: name, url: at.url, fifo: opts.Ordered, wait: b.opts.Wait}
 	h.polls.Poll, h.polls.GiveBack = h.poll, h.giveBack
+	h.once = onceBy(b.client)
+	h.out = batcher.Batcher[outgoing]{
+		MaxItems: maxEntries, MaxBytes: s.maxBytes, MaxCalls: maxSends, MaxHeld: maxHeld, MaxHeldBytes: maxHeldBytes, Send: h.send,
+	}
 	if opts.Lease > 0 {
 		h.visibility = seconds(opts.Lease)
 		s.visibility = time.Duration(h.visibility) * time.Second
@@ -200,8 +205,12 @@ type handle struct {
 	wait       time.Duration
 	visibility int32 // seconds to ask for with each receive; 0: what the queue says
 	caps       queue.Capabilities
+	once       func(*awssqs.Options) // of calls that this package tries again by itself
 	calls      remote.Calls
+	out        batcher.Batcher[outgoing]
 	polls      remote.Polls[*receipt]
+	unseen     unseen
+	counts     counts
 }
 
 // Capabilities tells what the queue can do.
@@ -212,6 +221,7 @@ func (h *handle) Capabilities() queue.Capabilities { return h.caps }
 // off; for such a poll that's no error.
 func (h *handle) Close(ctx context.Context) error {
 	err := h.calls.Close(ctx)
+	h.out.Close()
 	h.polls.Close(ctx)
 	if err != nil {
 		return h.fail("close", err)

@@ -2,17 +2,14 @@ package sqs
 
 import (
 	"context"
-	"errors"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/uuid"
 
-	"github.com/anyqueue/anyqueue/internal/remote"
+	"github.com/anyqueue/anyqueue/internal/batcher"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -22,14 +19,14 @@ const unkeyed = "queue-none-"
 
 // outgoing is a message on its way.
 type outgoing struct {
-	index int // in the call
-	size  int
-	group string // of a FIFO queue
 	entry types.SendMessageBatchRequestEntry
+	due   time.Time // its delay runs to this; zero: none
+	first time.Time // when it was sent first
 }
 
-// Publish sends in requests of ten messages and 1 MiB, several at a time on a
-// standard queue, one after the other on a FIFO queue.
+// Publish sends a message at once when nothing else is under way; else it goes
+// along with those of other calls, ten and 1 MiB in a request. What fails and may
+// pass is tried again, until ctx ends.
 func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	ctx, end, err := h.calls.Begin(ctx)
 	if err != nil {
@@ -42,18 +39,20 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 		return h.fail("publish to", err)
 	}
 	errs := make([]error, len(msgs))
-	out := make([]outgoing, 0, len(msgs))
+	items := make([]batcher.Item[outgoing], len(msgs))
+	group := h.out.Begin(ctx, len(msgs))
 	now := time.Now()
 	for i, m := range msgs {
-		o, err := h.outgoing(m, now)
-		if err != nil {
-			errs[i] = err
-			continue
+		if errs[i] = h.outgoing(&items[i], m, now); errs[i] == nil {
+			group.Add(&items[i])
 		}
-		o.index = i
-		out = append(out, o)
 	}
-	h.send(ctx, out, errs)
+	group.Wait()
+	for i := range items {
+		if errs[i] == nil {
+			errs[i] = items[i].Err()
+		}
+	}
 	if err := queue.NewPublishError(errs); err != nil {
 		return h.fail("publish to", err)
 	}
@@ -67,21 +66,28 @@ func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error 
 }
 
 // outgoing checks a message and encodes it.
-func (h *handle) outgoing(m *queue.Message, now time.Time) (outgoing, error) {
+func (h *handle) outgoing(it *batcher.Item[outgoing], m *queue.Message, now time.Time) error {
 	p, err := h.caps.Prepare(m, now)
 	if err != nil {
-		return outgoing{}, err
+		return err
 	}
-	if len(p.Options) > 0 {
-		return outgoing{}, &queue.UnsupportedError{Feature: "an option", System: system}
+	o := &it.Value
+	if err := o.apply(p.Options, h.fifo); err != nil {
+		return err
+	}
+	key := p.Message.OrderingKey
+	if h.fifo && strings.HasPrefix(key, unkeyed) {
+		return &queue.InvalidError{Field: "OrderingKey", Reason: "keys beginning with " + unkeyed + " are reserved for this library"}
 	}
 	enc, err := h.caps.Wire.Encode(p.Message)
 	if err != nil {
-		return outgoing{}, err
+		return err
 	}
-	o := outgoing{size: enc.Size}
+	it.Size = enc.Size
 	o.entry.MessageBody = aws.String(string(enc.Body))
-	o.entry.DelaySeconds = seconds(p.Delay)
+	if p.Delay > 0 {
+		o.due = p.Due
+	}
 	if len(enc.Attributes) > 0 {
 		o.entry.MessageAttributes = make(map[string]types.MessageAttributeValue, len(enc.Attributes))
 		for k, v := range enc.Attributes {
@@ -89,20 +95,18 @@ func (h *handle) outgoing(m *queue.Message, now time.Time) (outgoing, error) {
 		}
 	}
 	if !h.fifo {
-		return o, nil
+		return nil
 	}
-	if strings.HasPrefix(p.Message.OrderingKey, unkeyed) {
-		return o, &queue.InvalidError{Field: "OrderingKey", Reason: "keys beginning with " + unkeyed + " are reserved for this library"}
+	it.Key = key // the others go without waiting for each other
+	group, dedup := key, m.DedupID
+	if group == "" {
+		group = unkeyed + uuid.NewString()
 	}
-	if o.group = p.Message.OrderingKey; o.group == "" {
-		o.group = unkeyed + uuid.NewString()
-	}
-	dedup := m.DedupID
 	if dedup == "" {
 		dedup = uuid.NewString() // else SQS could take it for a repeat
 	}
-	o.entry.MessageGroupId, o.entry.MessageDeduplicationId = &o.group, &dedup
-	return o, nil
+	o.entry.MessageGroupId, o.entry.MessageDeduplicationId = &group, &dedup
+	return nil
 }
 
 func attribute(v, kind string) types.MessageAttributeValue {
@@ -120,85 +124,10 @@ func attribute(v, kind string) types.MessageAttributeValue {
 
 func binary(kind string) bool { return kind == "Binary" || strings.HasPrefix(kind, "Binary.") }
 
-// send sends in as few requests as can be, and notes what fails.
-func (h *handle) send(ctx context.Context, out []outgoing, errs []error) {
-	var batches [][]outgoing
-	for len(out) > 0 {
-		n, size := 1, out[0].size
-		for n < len(out) && n < maxEntries && size+out[n].size <= maxRequest {
-			size += out[n].size
-			n++
-		}
-		batches = append(batches, out[:n])
-		out = out[n:]
+// delay is the rest of its delay, in seconds.
+func (o *outgoing) delay(now time.Time) int32 {
+	if o.due.IsZero() {
+		return 0
 	}
-	if !h.fifo {
-		remote.Parallel(len(batches), func(i int) { h.sendBatch(ctx, batches[i], errs) })
-		return
-	}
-	// A group's messages mustn't overtake one that failed.
-	broken := map[string]bool{}
-	for _, b := range batches {
-		kept := b[:0:0]
-		for _, o := range b {
-			if broken[o.group] {
-				errs[o.index] = errOvertaking
-				continue
-			}
-			kept = append(kept, o)
-		}
-		h.sendBatch(ctx, kept, errs)
-		for _, o := range kept {
-			if errs[o.index] != nil {
-				broken[o.group] = true
-			}
-		}
-	}
-}
-
-var errOvertaking = errors.New("not sent: an earlier message with the same OrderingKey failed")
-
-// sendBatch sends one request.
-func (h *handle) sendBatch(ctx context.Context, batch []outgoing, errs []error) {
-	if len(batch) == 0 {
-		return
-	}
-	in := &awssqs.SendMessageBatchInput{QueueUrl: &h.url, Entries: make([]types.SendMessageBatchRequestEntry, len(batch))}
-	for i, o := range batch {
-		in.Entries[i] = o.entry
-		in.Entries[i].Id = entryID(i)
-	}
-	var s sent
-	out, err := h.client.SendMessageBatch(ctx, in, s.watch)
-	if err != nil {
-		if err = classify(err); s.maybe.Load() {
-			err = as(queue.ErrUnknownOutcome, err)
-		}
-		for _, o := range batch {
-			errs[o.index] = err
-		}
-		return
-	}
-	for _, o := range batch {
-		errs[o.index] = errUnanswered
-	}
-	for _, e := range out.Successful {
-		if i, ok := entryIndex(e.Id, len(batch)); ok {
-			errs[batch[i].index] = nil
-		}
-	}
-	for i := range out.Failed {
-		if k, ok := entryIndex(out.Failed[i].Id, len(batch)); ok {
-			errs[batch[k].index] = entryError(&out.Failed[i], false)
-		}
-	}
-}
-
-var errUnanswered error = &callError{queue.ErrUnknownOutcome, errors.New("the answer doesn't mention this entry")}
-
-func entryID(i int) *string { return aws.String(strconv.Itoa(i)) }
-
-func entryIndex(id *string, n int) (int, bool) {
-	i, err := strconv.Atoi(deref(id))
-	return i, err == nil && i >= 0 && i < n
+	return seconds(min(max(o.due.Sub(now), 0), maxDelay))
 }

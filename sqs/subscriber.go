@@ -65,7 +65,7 @@ func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error
 	}
 	rs, err := h.polls.Receive(ctx, min(max, maxEntries))
 	if err != nil {
-		return nil, h.fail("receive from", classify(err))
+		return nil, h.fail("receive from", err)
 	}
 	ds := make([]*queue.Delivery, len(rs))
 	for i, r := range rs {
@@ -74,27 +74,49 @@ func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error
 	return ds, nil
 }
 
-// pollMargin is how much earlier than its caller a poll ends.
-const pollMargin = 250 * time.Millisecond
+const (
+	// pollMargin is how much earlier than its caller a poll ends.
+	pollMargin = 250 * time.Millisecond
+	// shortPause follows a poll that didn't wait and brought nothing.
+	shortPause = 100 * time.Millisecond
+)
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
 
 // poll asks SQS once.
-func (h *handle) poll(ctx context.Context, max int) ([]*receipt, error) {
+func (h *handle) poll(ctx context.Context, most int) ([]*receipt, error) {
 	wait := h.wait
 	if until, ok := remote.Until(ctx); ok {
 		wait = min(wait, time.Until(until)-pollMargin)
 	}
+	ctx, cancel := context.WithTimeout(ctx, max(wait, 0)+callTimeout)
+	defer cancel()
 	in := &awssqs.ReceiveMessageInput{
-		QueueUrl: &h.url, MaxNumberOfMessages: int32(max), //nolint:gosec // at most 10
+		QueueUrl: &h.url, MaxNumberOfMessages: int32(most), //nolint:gosec // at most 10
 		VisibilityTimeout:           h.visibility,
 		MessageAttributeNames:       []string{"All"},
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
 	}
-	if wait > 0 {
-		in.WaitTimeSeconds = int32(wait / time.Second) //nolint:gosec // at most 20
-	}
-	out, err := h.client.ReceiveMessage(ctx, in)
+	in.WaitTimeSeconds = int32(max(wait, 0) / time.Second) //nolint:gosec // at most 20
+	ctx, sent := watching(ctx, &h.counts.receives)
+	out, err := h.client.ReceiveMessage(ctx, in, h.once)
 	if err != nil {
-		return nil, err
+		if sent.maybe || sent.taken {
+			h.counts.unread.Add(1)
+		}
+		return nil, h.throttled(classify(err))
+	}
+	if len(out.Messages) == 0 && in.WaitTimeSeconds == 0 {
+		// Its caller waits for less than SQS can: that mustn't become a request
+		// after the other.
+		pause(ctx, shortPause)
 	}
 	now := time.Now()
 	rs := make([]*receipt, len(out.Messages))
@@ -110,6 +132,7 @@ func (h *handle) giveBack(ctx context.Context, rs []*receipt) {
 	cs := make([]change, len(rs))
 	for i, r := range rs {
 		cs[i] = change{i, r, 0}
+		h.unseen.add(deref(r.message.MessageId))
 	}
 	h.each(cs, func(b []change) { h.hide(ctx, b, make([]error, len(rs))) })
 }
@@ -120,7 +143,7 @@ func (h *handle) delivery(r *receipt) *queue.Delivery {
 	d.Source = h.caps.Source
 	d.FillFromBroker(deref(r.message.MessageId), milliseconds(attrs[string(types.MessageSystemAttributeNameSentTimestamp)]))
 	if n, err := strconv.Atoi(attrs[string(types.MessageSystemAttributeNameApproximateReceiveCount)]); err == nil {
-		d.Attempt = n
+		d.Attempt = max(n-h.unseen.count(d.BrokerID), 1)
 	}
 	if group := attrs[string(types.MessageSystemAttributeNameMessageGroupId)]; h.fifo && !strings.HasPrefix(group, unkeyed) {
 		d.OrderingKey = group // on a standard queue it names a tenant, and orders nothing
@@ -163,7 +186,7 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 	defer end()
 	errs := make([]error, len(s))
 	var acks, releases []change
-	var hops []outgoing
+	var hops map[int]*item         // by index
 	deferred := map[int]*receipt{} // by index
 	now := time.Now()
 	for i := range s {
@@ -187,18 +210,21 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 			if r.hopSent {
 				continue
 			}
-			o, err := h.outgoing(s[i].Hop(), now)
-			if err != nil {
-				errs[i] = err
+			hop := s[i].Hop()
+			hop.Options = r.OriginalOptions()
+			it := new(item)
+			if errs[i] = h.outgoing(it, hop, now); errs[i] != nil {
 				continue
 			}
-			o.index = i
-			hops = append(hops, o)
+			if hops == nil {
+				hops = map[int]*item{}
+			}
+			hops[i] = it
 		default:
 			errs[i] = &queue.InvalidError{Field: "Kind", Reason: s[i].Kind.String()}
 		}
 	}
-	h.send(ctx, hops, errs)
+	h.sendHops(ctx, hops, errs)
 	for i, r := range deferred {
 		if errs[i] == nil { // its copy is durable
 			r.hopSent = true
@@ -216,6 +242,21 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 		return h.fail("settle on", err)
 	}
 	return nil
+}
+
+// sendHops publishes what's deferred again.
+func (h *handle) sendHops(ctx context.Context, hops map[int]*item, errs []error) {
+	if len(hops) == 0 {
+		return
+	}
+	group := h.out.Begin(ctx, len(hops))
+	for _, it := range hops {
+		group.Add(it)
+	}
+	group.Wait()
+	for i, it := range hops {
+		errs[i] = it.Err()
+	}
 }
 
 // visibility is how many seconds to hide a message for a delay, as far as its 12
@@ -278,9 +319,12 @@ func (h *handle) remove(ctx context.Context, batch []change, errs []error) {
 	for i, c := range batch {
 		in.Entries[i] = types.DeleteMessageBatchRequestEntry{Id: entryID(i), ReceiptHandle: c.receipt.message.ReceiptHandle}
 	}
-	out, err := h.client.DeleteMessageBatch(ctx, in)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	ctx, _ = watching(ctx, &h.counts.deletes)
+	out, err := h.client.DeleteMessageBatch(ctx, in, h.once)
 	if err != nil {
-		spread(batch, errs, classify(err))
+		spread(batch, errs, h.throttled(classify(err)))
 		return
 	}
 	ids := make([]*string, len(out.Successful))
@@ -298,9 +342,12 @@ func (h *handle) hide(ctx context.Context, batch []change, errs []error) {
 			Id: entryID(i), ReceiptHandle: c.receipt.message.ReceiptHandle, VisibilityTimeout: c.visibility,
 		}
 	}
-	out, err := h.client.ChangeMessageVisibilityBatch(ctx, in)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	ctx, _ = watching(ctx, &h.counts.changes)
+	out, err := h.client.ChangeMessageVisibilityBatch(ctx, in, h.once)
 	if err != nil {
-		spread(batch, errs, classify(err))
+		spread(batch, errs, h.throttled(classify(err)))
 		return
 	}
 	ids := make([]*string, len(out.Successful))
@@ -308,6 +355,14 @@ func (h *handle) hide(ctx context.Context, batch []change, errs []error) {
 		ids[i] = out.Successful[i].Id
 	}
 	answered(batch, errs, ids, out.Failed)
+}
+
+// throttled counts an error that says so.
+func (h *handle) throttled(err error) error {
+	if errors.Is(err, queue.ErrThrottled) {
+		h.counts.throttled.Add(1)
+	}
+	return err
 }
 
 func spread(batch []change, errs []error, err error) {

@@ -30,6 +30,7 @@ type Polls[T any] struct {
 type poll[T any] struct {
 	max    int
 	cancel context.CancelFunc
+	ended  bool          // nobody may take it over any more
 	done   chan struct{} // closed when items and err are set
 	items  []T
 	err    error
@@ -64,7 +65,7 @@ func (p *Polls[T]) takeOver(most int) *poll[T] {
 	defer p.mu.Unlock()
 	var best *poll[T]
 	for one := range p.left {
-		if one.max <= most && (best == nil || one.max > best.max) {
+		if !one.ended && one.max <= most && (best == nil || one.max > best.max) {
 			best = one
 		}
 	}
@@ -102,7 +103,7 @@ func Until(ctx context.Context) (time.Time, bool) {
 // ended hands over what a poll has brought, or gives it back.
 func (p *Polls[T]) ended(one *poll[T], items []T, err error) {
 	p.mu.Lock()
-	one.items, one.err = items, err
+	one.items, one.err, one.ended = items, err, true
 	close(one.done)
 	_, alone := p.left[one]
 	p.mu.Unlock()

@@ -130,6 +130,29 @@ func TestWhatComesWhenNobodyWaitsIsGivenBack(t *testing.T) {
 	})
 }
 
+// What's being given back is somebody else's already.
+func TestWhatIsGivenBackIsNotTakenOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, p := newBroker()
+		p.GiveBack = func(ctx context.Context, items []string) {
+			time.Sleep(time.Second)
+			b.giveBack(ctx, items)
+		}
+		_, err := receiveFor(p, time.Second, 5)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		b.items <- "a"
+		synctest.Wait()
+		time.AfterFunc(500*time.Millisecond, func() { b.items <- "b" })
+		got, err := p.Receive(t.Context(), 5)
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"b"}, got)
+		p.Close(t.Context())
+		_, returned, _ := b.seen()
+		assert.Equal(t, []string{"a"}, returned)
+	})
+}
+
 func TestCloseLetsPollsEndByThemselves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

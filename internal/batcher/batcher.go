@@ -1,0 +1,287 @@
+package batcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// ErrOvertaking is the error of an item that wasn't sent as an earlier one of its
+// key and Group has failed.
+var ErrOvertaking = errors.New("not sent: an earlier message with the same OrderingKey failed")
+
+// A Batcher puts the items of concurrent Groups into requests.
+//
+// A full request leaves at once. One that isn't full leaves at once too, unless
+// another such is under way, or many are: then it waits until it's full, until
+// they have returned, or for a third of the time that a request usually takes. So
+// an idle Batcher never delays anything, and a busy one fills its requests.
+//
+// Items with the same Key go in order, in one request at a time. What fails and
+// may pass is sent again after a pause, in company with others. All fields are
+// set before first use; the methods may be called concurrently.
+type Batcher[T any] struct {
+	MaxItems int // of a request
+	MaxBytes int // of a request; a larger item goes alone
+	MaxCalls int // requests under way
+
+	// MaxHeld and MaxHeldBytes bound what's held for all callers together. Add
+	// waits for room.
+	MaxHeld, MaxHeldBytes int
+
+	// Send sends one request and tells what became of each item, in their order.
+	// Its context has the values of the first item's Group, and ends when nobody
+	// waits for any of them, or at Close.
+	Send func(ctx context.Context, batch []*Item[T]) Report
+
+	mu     sync.Mutex
+	again  units[T] // what failed before: it goes first
+	ready  units[T]
+	count  int // items in both
+	bytes  int
+	since  time.Time // when the first of them began to wait
+	lines  map[string]*line[T]
+	calls  int
+	part   int // of calls: those that weren't full
+	rtt    time.Duration
+	slow   int       // reports of Slow in a row
+	pause  time.Time // nothing is sent before
+	timer  *time.Timer
+	timeAt time.Time // that the timer is set to; zero: not set
+	held   int
+	heldB  int
+	room   []chan struct{} // of callers that wait for it, in order
+	open   map[*call[T]]struct{}
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// Report is what became of a request.
+type Report struct {
+	Results []Result // one for each item
+	// Slow says that the broker asks to slow down: all wait for a while.
+	Slow bool
+}
+
+// Result is what became of an item.
+type Result struct {
+	Err   error
+	Again bool // Err may pass: it's sent again
+	Doubt bool // in spite of Err the item may have been taken
+}
+
+// An Item is one thing to send.
+type Item[T any] struct {
+	Value T
+	Size  int
+	Key   string // empty: no order
+
+	group  *Group[T]
+	state  state
+	call   *call[T]
+	line   *line[T]
+	err    error
+	tries  int
+	doubts int
+}
+
+type state uint8
+
+const (
+	waiting state = iota // in a unit that may go
+	behind               // in a line whose head is elsewhere
+	flying
+	resting // until it's tried again
+	done
+)
+
+// Doubts is how many tries may have taken effect, before the one under way. It's
+// for Send.
+func (it *Item[T]) Doubts() int { return it.doubts }
+
+// Err is what became of the item, after Wait.
+func (it *Item[T]) Err() error { return it.err }
+
+// A Group is what one caller sends. Its methods are for one goroutine.
+type Group[T any] struct {
+	b      *Batcher[T]
+	ctx    context.Context //nolint:containedctx // of the caller, who waits
+	items  []*Item[T]
+	left   int // not done
+	sealed bool
+	done   chan struct{}   // closed when it's sealed and left is 0
+	broken map[string]bool // keys of which one has failed
+}
+
+// line is the items of one key. While its head is under way, or rests, it's busy
+// and no unit.
+type line[T any] struct {
+	key   string
+	items []*Item[T]
+	busy  bool
+}
+
+// call is a request under way.
+type call[T any] struct {
+	items   []*Item[T]
+	cancel  context.CancelFunc
+	partial bool
+	live    int           // items that somebody waits for
+	done    chan struct{} // closed when what became of them is noted
+}
+
+// Begin starts a Group. ctx bounds how long its caller waits.
+func (b *Batcher[T]) Begin(ctx context.Context, n int) *Group[T] {
+	return &Group[T]{b: b, ctx: ctx, items: make([]*Item[T], 0, n), done: make(chan struct{})}
+}
+
+// Add hands over an item, whose unexported fields are zero. It waits for room
+// when too much is held. Full requests leave; others, at Wait.
+func (g *Group[T]) Add(it *Item[T]) {
+	b := g.b
+	it.group = g
+	g.items = append(g.items, it)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g.left++
+	switch {
+	case b.closed:
+		it.err, it.state = queue.ErrClosed, done
+	case !b.roomLocked(g.ctx, it):
+		it.err, it.state = context.Cause(g.ctx), done
+	case g.broken[it.Key] && it.Key != "":
+		it.err, it.state = ErrOvertaking, done
+	}
+	if it.state == done {
+		g.left--
+		return
+	}
+	b.held++
+	b.heldB += it.Size
+	b.enqueueLocked(it)
+	b.goLocked(true)
+	b.makeRoomLocked()
+}
+
+// Wait returns when every item is sent or has failed, or the context has ended;
+// then the items have their errors. What wasn't sent by then won't be; what was
+// under way has queue.ErrUnknownOutcome.
+func (g *Group[T]) Wait() {
+	b := g.b
+	b.mu.Lock()
+	g.sealed = true
+	over := g.left == 0
+	if !over {
+		b.goLocked(false)
+	}
+	b.mu.Unlock()
+	if over {
+		return
+	}
+	select {
+	case <-g.done:
+	case <-g.ctx.Done():
+		g.leave()
+	}
+}
+
+// Close cuts off what's under way, and waits for it. What comes later fails with
+// queue.ErrClosed.
+func (b *Batcher[T]) Close() {
+	b.mu.Lock()
+	b.closed = true
+	for c := range b.open {
+		c.cancel()
+	}
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	b.goLocked(false)
+	b.makeRoomLocked()
+	b.mu.Unlock()
+	b.wg.Wait()
+}
+
+// finishLocked notes what became of an item.
+func (b *Batcher[T]) finishLocked(it *Item[T], err error) {
+	if it.state == waiting {
+		b.count--
+		b.bytes -= it.Size
+	}
+	if err != nil && it.doubts > 0 && !errors.Is(err, queue.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", queue.ErrUnknownOutcome, err)
+	}
+	it.state, it.err = done, err
+	g := it.group
+	if err != nil && it.Key != "" {
+		if g.broken == nil {
+			g.broken = map[string]bool{}
+		}
+		g.broken[it.Key] = true
+	}
+	b.held--
+	b.heldB -= it.Size
+	b.makeRoomLocked()
+	if g.left--; g.left == 0 && g.sealed {
+		close(g.done)
+	}
+}
+
+// leave gives up what isn't done.
+func (g *Group[T]) leave() {
+	b := g.b
+	cause := context.Cause(g.ctx)
+	b.mu.Lock()
+	var calls []*call[T]
+	for _, it := range g.items {
+		switch it.state {
+		case done:
+		case flying:
+			if it.call.live--; it.call.live == 0 {
+				it.call.cancel()
+				calls = append(calls, it.call)
+			}
+		default:
+			b.finishLocked(it, gaveUp(cause, it.err))
+			var zero T
+			it.Value = zero // it may stay in a line for a while
+		}
+	}
+	b.mu.Unlock()
+	// Those that nobody else waits for return soon, and know best.
+	if len(calls) > 0 {
+		t := time.NewTimer(cutGrace)
+		defer t.Stop()
+		for _, c := range calls {
+			select {
+			case <-c.done:
+			case <-t.C:
+			}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, it := range g.items {
+		if it.state != done {
+			it.doubts++
+			b.finishLocked(it, gaveUp(cause, it.err))
+		}
+	}
+}
+
+// cutGrace is how long a request that was cut off may take to return.
+const cutGrace = time.Second
+
+func gaveUp(cause, last error) error {
+	if last == nil {
+		return cause
+	}
+	return fmt.Errorf("%w; the last try: %w", cause, last)
+}
+
+// left reports whether nobody waits for the item any more.
+func (it *Item[T]) left() bool { return it.group.ctx.Err() != nil }
