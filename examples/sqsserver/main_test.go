@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 
 func TestItServesUntilSIGTERM(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // it's this test
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), asProgram+"=-addr 127.0.0.1:0 -queue orders,payments.fifo -account 123456789012 -region eu-west-1")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -35,8 +35,7 @@ func createQueue(_ context.Context, c *call) ([]byte, *apiError) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := defaults(fifo)
-	set, err := c.change(old, in.Attributes, fifo, c.byARNLocked)
+	set, err := c.changeLocked(defaults(fifo), in.Attributes, fifo)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func TestAQueueIsCreatedOnce(t *testing.T) {
 		assert.Equal(e, url, e.create("q"), "what isn't named may differ")
 		assert.Equal(e, url, e.create("q", "DelaySeconds", "5"))
 		code(e, "QueueAlreadyExists", e.tryCreate("q", "DelaySeconds", "6"))
-		got, err := e.c.GetQueueUrl(e.Context(), &awssqs.GetQueueUrlInput{QueueName: ptr("q")})
+		got, err := e.c.GetQueueUrl(e.Context(), &awssqs.GetQueueUrlInput{QueueName: new("q")})
 		require.NoError(e, err)
 		assert.Equal(e, url, *got.QueueUrl)
 
@@ -77,7 +77,7 @@ func TestAQueueIsCreatedOnce(t *testing.T) {
 		code(e, "AWS.SimpleQueueService.NonExistentQueue", err)
 		time.Sleep(time.Minute - 1)
 		code(e, "AWS.SimpleQueueService.QueueDeletedRecently", e.tryCreate("q"))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.NoError(e, e.tryCreate("q"))
 	})
 }
@@ -172,15 +172,15 @@ func TestListsOfQueues(t *testing.T) {
 			want = append(want, e.create(fmt.Sprint("a", i)))
 		}
 		e.create("b")
-		got, _ = list(&awssqs.ListQueuesInput{QueueNamePrefix: ptr("a")})
+		got, _ = list(&awssqs.ListQueuesInput{QueueNamePrefix: new("a")})
 		assert.Equal(e, want, got)
-		first, token := list(&awssqs.ListQueuesInput{QueueNamePrefix: ptr("a"), MaxResults: ptr(int32(3))})
+		first, token := list(&awssqs.ListQueuesInput{QueueNamePrefix: new("a"), MaxResults: new(int32(3))})
 		assert.Equal(e, want[:3], first)
 		require.NotNil(e, token)
-		rest, token := list(&awssqs.ListQueuesInput{QueueNamePrefix: ptr("a"), MaxResults: ptr(int32(3)), NextToken: token})
+		rest, token := list(&awssqs.ListQueuesInput{QueueNamePrefix: new("a"), MaxResults: new(int32(3)), NextToken: token})
 		assert.Equal(e, want[3:], rest)
 		assert.Nil(e, token)
-		_, err := e.c.ListQueues(e.Context(), &awssqs.ListQueuesInput{MaxResults: ptr(int32(1001))})
+		_, err := e.c.ListQueues(e.Context(), &awssqs.ListQueuesInput{MaxResults: new(int32(1001))})
 		code(e, "InvalidParameterValue", err)
 	})
 }
@@ -199,7 +199,7 @@ func TestAPurge(t *testing.T) {
 		time.Sleep(time.Minute - 1)
 		_, err := e.c.PurgeQueue(e.Context(), &awssqs.PurgeQueueInput{QueueUrl: &url})
 		code(e, "AWS.SimpleQueueService.PurgeQueueInProgress", err)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		e.purge(url)
 	})
 }
@@ -207,7 +207,7 @@ func TestAPurge(t *testing.T) {
 func TestTags(t *testing.T) {
 	t.Parallel()
 	virtually(t, nil, func(e *env) {
-		_, err := e.c.CreateQueue(e.Context(), &awssqs.CreateQueueInput{QueueName: ptr("q"), Tags: map[string]string{"team": "crm"}})
+		_, err := e.c.CreateQueue(e.Context(), &awssqs.CreateQueueInput{QueueName: new("q"), Tags: map[string]string{"team": "crm"}})
 		require.NoError(e, err)
 		url := e.create("q")
 		tags := func() map[string]string {

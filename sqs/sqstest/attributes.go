@@ -69,9 +69,8 @@ func defaults(fifo bool) map[string]string {
 	return v
 }
 
-// change returns settings with some attributes set anew. It's called with
-// Server.mu held when something isn't to change meanwhile.
-func (s *Server) change(old map[string]string, set map[string]string, fifo bool, find func(arn string) *core) (*settings, *apiError) {
+// changeLocked returns settings with some attributes set anew. It needs Server.mu.
+func (s *Server) changeLocked(old, set map[string]string, fifo bool) (*settings, *apiError) {
 	v := maps.Clone(old)
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		if err := checkAttribute(name, set[name], fifo); err != nil {
@@ -110,7 +109,7 @@ func (s *Server) change(old map[string]string, set map[string]string, fifo bool,
 			return nil, err
 		}
 		if _, changed := set["RedrivePolicy"]; changed {
-			if err := checkTarget(p, find(out.redrive.target), fifo); err != nil {
+			if err := checkTarget(p, s.byARNLocked(out.redrive.target), fifo); err != nil {
 				return nil, err
 			}
 		}
@@ -201,16 +200,14 @@ func parseRedrive(policy string) (*redrivePolicy, *apiError) {
 }
 
 func checkTarget(policy string, target *core, fifo bool) *apiError {
-	reason := ""
+	const text = "Value %s for parameter RedrivePolicy is invalid. Reason: %s"
 	switch {
 	case target == nil:
-		reason = "Dead letter target does not exist."
+		return fail(invalidParameter, text, policy, "Dead letter target does not exist.")
 	case target.fifo != fifo:
-		reason = "Dead-letter queue must be same type of queue as the source."
-	default:
-		return nil
+		return fail(invalidParameter, text, policy, "Dead-letter queue must be same type of queue as the source.")
 	}
-	return fail(invalidParameter, "Value %s for parameter RedrivePolicy is invalid. Reason: %s", policy, reason)
+	return nil
 }
 
 func parseAllow(policy string) (redriveAllow, *apiError) {
@@ -276,7 +273,7 @@ func setQueueAttributes(_ context.Context, c *call) ([]byte, *apiError) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	set, err := c.change(q.settings.Load().values, in.Attributes, q.fifo, c.byARNLocked)
+	set, err := c.changeLocked(q.settings.Load().values, in.Attributes, q.fifo)
 	if err != nil {
 		return nil, err
 	}

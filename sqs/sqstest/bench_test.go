@@ -36,7 +36,7 @@ func BenchmarkHTTP(b *testing.B) {
 			b.Error(err)
 			return nil
 		}
-		defer res.Body.Close() //nolint:errcheck // it's only read
+		defer res.Body.Close()
 		out, err := io.ReadAll(res.Body)
 		if err != nil || res.StatusCode != http.StatusOK {
 			b.Errorf("%s: %s %s %v", action, res.Status, out, err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -30,8 +29,8 @@ func Example() {
 	defer server.Close()
 	client := server.Client()
 
-	orders := check(client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: aws.String("orders")}))
-	check(client.SendMessage(ctx, &awssqs.SendMessageInput{QueueUrl: orders.QueueUrl, MessageBody: aws.String("order 1")}))
+	orders := check(client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: new("orders")}))
+	check(client.SendMessage(ctx, &awssqs.SendMessageInput{QueueUrl: orders.QueueUrl, MessageBody: new("order 1")}))
 	got := check(client.ReceiveMessage(ctx, &awssqs.ReceiveMessageInput{QueueUrl: orders.QueueUrl, WaitTimeSeconds: 20}))
 
 	fmt.Println(*got.Messages[0].Body)
@@ -49,7 +48,7 @@ func ExampleServer_Client() {
 	server := sqstest.New(nil)
 	defer server.Close()
 	backend := sqs.New(server.Client(), nil)
-	check(server.Client().CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: aws.String("orders")}))
+	check(server.Client().CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: new("orders")}))
 
 	orders := check(backend.Open(ctx, "orders", nil))
 	if err := orders.Publish(ctx, &queue.Message{Body: []byte("order 1"), Attributes: map[string]string{"shop": "A"}}); err != nil {
@@ -69,10 +68,10 @@ func ExampleServer_Fail() {
 	server := sqstest.New(nil)
 	defer server.Close()
 	client := server.Client()
-	orders := check(client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: aws.String("orders")}))
+	orders := check(client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: new("orders")}))
 
 	server.Fail(sqstest.Fault{Action: "SendMessage", Effect: sqstest.Unanswered, Times: 1})
-	check(client.SendMessage(ctx, &awssqs.SendMessageInput{QueueUrl: orders.QueueUrl, MessageBody: aws.String("order 1")}))
+	check(client.SendMessage(ctx, &awssqs.SendMessageInput{QueueUrl: orders.QueueUrl, MessageBody: new("order 1")}))
 	fmt.Println(len(server.Messages("orders")), "messages")
 
 	heal := server.Fail(sqstest.Fault{Queue: "orders", Code: "QueueDoesNotExist"})
@@ -91,11 +90,11 @@ func ExampleFault() {
 	server := sqstest.New(nil)
 	defer server.Close()
 	client := server.Client()
-	orders := check(client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: aws.String("orders")}))
+	orders := check(client.CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: new("orders")}))
 
 	server.Fail(sqstest.Fault{Effect: sqstest.RefuseEntry, Code: "InternalError", Match: func(body string) bool { return body == "order 2" }})
 	out := check(client.SendMessageBatch(ctx, &awssqs.SendMessageBatchInput{QueueUrl: orders.QueueUrl, Entries: []types.SendMessageBatchRequestEntry{
-		{Id: aws.String("1"), MessageBody: aws.String("order 1")}, {Id: aws.String("2"), MessageBody: aws.String("order 2")},
+		{Id: new("1"), MessageBody: new("order 1")}, {Id: new("2"), MessageBody: new("order 2")},
 	}}))
 	fmt.Println(len(out.Successful), "sent,", *out.Failed[0].Id, "failed:", *out.Failed[0].Code)
 	fmt.Println(server.Entries()["SendMessageBatch"])
@@ -110,7 +109,7 @@ func ExampleServer_Start() {
 	defer server.Close()
 	endpoint := check(server.Start("")) // a free port of 127.0.0.1
 	client := server.Client(func(o *awssqs.Options) { o.BaseEndpoint, o.HTTPClient = &endpoint, http.DefaultClient })
-	orders := check(client.CreateQueue(context.Background(), &awssqs.CreateQueueInput{QueueName: aws.String("orders")}))
+	orders := check(client.CreateQueue(context.Background(), &awssqs.CreateQueueInput{QueueName: new("orders")}))
 	fmt.Println(*orders.QueueUrl == endpoint+"/123456789012/orders")
 	http.DefaultClient.CloseIdleConnections()
 	// Output: true

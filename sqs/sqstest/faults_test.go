@@ -83,15 +83,15 @@ func TestAFaultRefusesEntries(t *testing.T) {
 		e.s.Fail(sqstest.Fault{Effect: sqstest.RefuseEntry, Action: "SendMessageBatch", Code: "InvalidMessageContents", SenderFault: true, Skip: 1, Times: 1})
 		e.s.ResetCounts()
 		sent, err := e.c.SendMessageBatch(e.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{
-			{Id: ptr("1"), MessageBody: ptr("a")}, {Id: ptr("2"), MessageBody: ptr("bad")}, {Id: ptr("3"), MessageBody: ptr("c")}, {Id: ptr("4"), MessageBody: ptr("d")},
+			{Id: new("1"), MessageBody: new("a")}, {Id: new("2"), MessageBody: new("bad")}, {Id: new("3"), MessageBody: new("c")}, {Id: new("4"), MessageBody: new("d")},
 		}})
 		require.NoError(e, err)
 		require.Len(e, sent.Failed, 2)
-		assert.Equal(e, types.BatchResultErrorEntry{Id: ptr("2"), Code: ptr("InternalError"), Message: sent.Failed[0].Message, SenderFault: false}, sent.Failed[0])
-		assert.Equal(e, types.BatchResultErrorEntry{Id: ptr("3"), Code: ptr("InvalidMessageContents"), Message: sent.Failed[1].Message, SenderFault: true}, sent.Failed[1])
+		assert.Equal(e, types.BatchResultErrorEntry{Id: new("2"), Code: new("InternalError"), Message: sent.Failed[0].Message, SenderFault: false}, sent.Failed[0])
+		assert.Equal(e, types.BatchResultErrorEntry{Id: new("3"), Code: new("InvalidMessageContents"), Message: sent.Failed[1].Message, SenderFault: true}, sent.Failed[1])
 		assert.Equal(e, 2, e.s.Entries()["SendMessageBatch"])
 
-		_, err = e.c.SendMessageBatch(e.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{{Id: ptr("1"), MessageBody: ptr("bad")}}})
+		_, err = e.c.SendMessageBatch(e.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{{Id: new("1"), MessageBody: new("bad")}}})
 		require.NoError(e, err)
 		for _, m := range e.receive(url) {
 			require.NoError(e, e.delete(url, m))
@@ -103,7 +103,7 @@ func TestAFaultRefusesEntries(t *testing.T) {
 		e.send(url, "bad")
 		m := e.receiveOne(url)
 		e.s.Fail(sqstest.Fault{Effect: sqstest.RefuseEntry, Match: func(body string) bool { return body == "bad" }, Times: 2})
-		deleted, err := e.c.DeleteMessageBatch(e.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: []types.DeleteMessageBatchRequestEntry{{Id: ptr("1"), ReceiptHandle: m.ReceiptHandle}}})
+		deleted, err := e.c.DeleteMessageBatch(e.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: []types.DeleteMessageBatchRequestEntry{{Id: new("1"), ReceiptHandle: m.ReceiptHandle}}})
 		require.NoError(e, err)
 		require.Len(e, deleted.Failed, 1)
 		assert.Equal(e, "InternalFailure", *deleted.Failed[0].Code)

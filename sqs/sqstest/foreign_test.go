@@ -128,7 +128,7 @@ func (p *probe) arn(url string) string {
 func (p *probe) send(url string, in awssqs.SendMessageInput) error {
 	in.QueueUrl = &url
 	if in.MessageBody == nil {
-		in.MessageBody = ptr("m")
+		in.MessageBody = new("m")
 	}
 	_, err := p.c.SendMessage(p.ctx(), &in)
 	return err
@@ -252,8 +252,8 @@ func probes() map[string]func(*probe) {
 		},
 		"garbage for a handle": func(p *probe) {
 			url := p.create("")
-			p.delete(url, types.Message{ReceiptHandle: ptr("garbage")})
-			p.hide(url, types.Message{ReceiptHandle: ptr("garbage")}, 1)
+			p.delete(url, types.Message{ReceiptHandle: new("garbage")})
+			p.hide(url, types.Message{ReceiptHandle: new("garbage")}, 1)
 		},
 		"group: several in one receive": func(p *probe) {
 			url := p.create(".fifo")
@@ -290,7 +290,7 @@ func probes() map[string]func(*probe) {
 			url := p.create(".fifo")
 			var ids []string
 			for range 2 {
-				out, err := p.c.SendMessage(p.ctx(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("m"), MessageGroupId: ptr("g"), MessageDeduplicationId: ptr("d")})
+				out, err := p.c.SendMessage(p.ctx(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("m"), MessageGroupId: new("g"), MessageDeduplicationId: new("d")})
 				require.NoError(p.t, err)
 				ids = append(ids, *out.MessageId)
 			}
@@ -301,7 +301,7 @@ func probes() map[string]func(*probe) {
 			url := p.create(".fifo")
 			p.put(url, "a1", "a")
 			for range 2 {
-				out, err := p.c.ReceiveMessage(p.ctx(), &awssqs.ReceiveMessageInput{QueueUrl: &url, ReceiveRequestAttemptId: ptr("1"), WaitTimeSeconds: 1})
+				out, err := p.c.ReceiveMessage(p.ctx(), &awssqs.ReceiveMessageInput{QueueUrl: &url, ReceiveRequestAttemptId: new("1"), WaitTimeSeconds: 1})
 				require.NoError(p.t, err)
 				p.bodies(out.Messages)
 			}
@@ -318,7 +318,7 @@ func probes() map[string]func(*probe) {
 		},
 		"a tenant on a standard queue": func(p *probe) {
 			url := p.create("")
-			p.outcome(p.send(url, awssqs.SendMessageInput{MessageGroupId: ptr("t")}))
+			p.outcome(p.send(url, awssqs.SendMessageInput{MessageGroupId: new("t")}))
 			ms := p.get(url, 1)
 			p.bodies(ms)
 			if len(ms) > 0 {
@@ -327,13 +327,13 @@ func probes() map[string]func(*probe) {
 		},
 		"trace header": func(p *probe) {
 			url := p.create("")
-			p.outcome(p.send(url, awssqs.SendMessageInput{MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: ptr("String"), StringValue: ptr("Root=1")}}}))
+			p.outcome(p.send(url, awssqs.SendMessageInput{MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: new("String"), StringValue: new("Root=1")}}}))
 			p.note(p.one(url).Attributes["AWSTraceHeader"])
 		},
 		"a batch that partly fails": func(p *probe) {
 			url := p.create("")
 			out, err := p.c.SendMessageBatch(p.ctx(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{
-				{Id: ptr("1"), MessageBody: ptr("a")}, {Id: ptr("2"), MessageBody: ptr("\x00")}, {Id: ptr("3"), MessageBody: ptr("c")},
+				{Id: new("1"), MessageBody: new("a")}, {Id: new("2"), MessageBody: new("\x00")}, {Id: new("3"), MessageBody: new("c")},
 			}})
 			p.outcome(err)
 			if err != nil {
@@ -390,7 +390,7 @@ func probes() map[string]func(*probe) {
 			p.note(m.Attributes["DeadLetterQueueSourceArn"] == p.arn(url))
 		},
 		"move task of no dead-letter queue": func(p *probe) {
-			_, err := p.c.StartMessageMoveTask(p.ctx(), &awssqs.StartMessageMoveTaskInput{SourceArn: ptr(p.arn(p.create("")))})
+			_, err := p.c.StartMessageMoveTask(p.ctx(), &awssqs.StartMessageMoveTaskInput{SourceArn: new(p.arn(p.create("")))})
 			p.outcome(err)
 		},
 		"move task": func(p *probe) {
@@ -399,7 +399,7 @@ func probes() map[string]func(*probe) {
 			p.put(url, "m", "")
 			first := p.one(url)
 			p.bodies(p.get(url, 1))
-			_, err := p.c.StartMessageMoveTask(p.ctx(), &awssqs.StartMessageMoveTaskInput{SourceArn: ptr(p.arn(dlq))})
+			_, err := p.c.StartMessageMoveTask(p.ctx(), &awssqs.StartMessageMoveTaskInput{SourceArn: new(p.arn(dlq))})
 			p.outcome(err)
 			m := p.one(url)
 			p.note(*m.MessageId == *first.MessageId)
@@ -409,11 +409,11 @@ func probes() map[string]func(*probe) {
 	}
 	// What's refused in a message.
 	for name, in := range map[string]awssqs.SendMessageInput{
-		"empty body":                   {MessageBody: ptr("")},
-		"NUL":                          {MessageBody: ptr("\x00")},
-		"U+FFFF":                       {MessageBody: ptr("\uffff")},
-		"1 MiB":                        {MessageBody: ptr(strings.Repeat("x", 1<<20))},
-		"1 MiB and a byte":             {MessageBody: ptr(strings.Repeat("x", 1<<20+1))},
+		"empty body":                   {MessageBody: new("")},
+		"NUL":                          {MessageBody: new("\x00")},
+		"U+FFFF":                       {MessageBody: new("\uffff")},
+		"1 MiB":                        {MessageBody: new(strings.Repeat("x", 1<<20))},
+		"1 MiB and a byte":             {MessageBody: new(strings.Repeat("x", 1<<20+1))},
 		"ten attributes":               {MessageAttributes: attrs(10)},
 		"eleven attributes":            {MessageAttributes: attrs(11)},
 		"name of 256":                  {MessageAttributes: one(strings.Repeat("n", 256), text("v"))},
@@ -429,11 +429,11 @@ func probes() map[string]func(*probe) {
 		"type that only begins well":   {MessageAttributes: one("a", typed("Strings", "v"))},
 		"delay of 900":                 {DelaySeconds: 900},
 		"delay of 901":                 {DelaySeconds: 901},
-		"deduplication id on standard": {MessageDeduplicationId: ptr("d")},
-		"group of 129 on FIFO":         {MessageGroupId: ptr(strings.Repeat("g", 129)), MessageDeduplicationId: ptr("d")},
-		"no group on FIFO":             {MessageDeduplicationId: ptr("d")},
-		"no deduplication id on FIFO":  {MessageGroupId: ptr("g")},
-		"delay of one message on FIFO": {MessageGroupId: ptr("g"), MessageDeduplicationId: ptr("d"), DelaySeconds: 1},
+		"deduplication id on standard": {MessageDeduplicationId: new("d")},
+		"group of 129 on FIFO":         {MessageGroupId: new(strings.Repeat("g", 129)), MessageDeduplicationId: new("d")},
+		"no group on FIFO":             {MessageDeduplicationId: new("d")},
+		"no deduplication id on FIFO":  {MessageGroupId: new("g")},
+		"delay of one message on FIFO": {MessageGroupId: new("g"), MessageDeduplicationId: new("d"), DelaySeconds: 1},
 	} {
 		all["send: "+name] = func(p *probe) {
 			suffix := ""

@@ -47,13 +47,7 @@ func (s *Server) Messages(name string) []Message {
 	out := make([]Message, 0, len(snapshot))
 	for _, x := range snapshot {
 		p := x.Item.Payload
-		m := Message{ID: p.id, Body: p.body, GroupID: p.group, DedupID: p.dedup, State: Visible, Receives: x.Receives, SentAt: x.Enqueued}
-		switch x.State {
-		case broker.Leased:
-			m.State = InFlight
-		case broker.Delayed:
-			m.State = Delayed
-		}
+		m := Message{ID: p.id, Body: p.body, GroupID: p.group, DedupID: p.dedup, State: stateOf(x.State), Receives: x.Receives, SentAt: x.Enqueued}
 		for _, a := range p.attrs {
 			if m.Attributes == nil {
 				m.Attributes = map[string]Attribute{}
@@ -63,6 +57,16 @@ func (s *Server) Messages(name string) []Message {
 		out = append(out, m)
 	}
 	return out
+}
+
+func stateOf(s broker.State) State {
+	if s == broker.Leased {
+		return InFlight
+	}
+	if s == broker.Delayed {
+		return Delayed
+	}
+	return Visible
 }
 
 // Queues returns the names of all queues, in their order.

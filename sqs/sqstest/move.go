@@ -47,7 +47,7 @@ func (t *moveTask) handle() string {
 
 func startMoveTask(_ context.Context, c *call) ([]byte, *apiError) {
 	var in struct {
-		SourceArn, DestinationArn    string //nolint:revive // as it's called
+		SourceArn, DestinationArn    string
 		MaxNumberOfMessagesPerSecond *int
 	}
 	if err := decode(c.body, &in); err != nil {
@@ -88,7 +88,7 @@ func startMoveTask(_ context.Context, c *call) ([]byte, *apiError) {
 	c.tasks = append(c.tasks, t)
 	go func() {
 		defer done()
-		c.Server.move(t)
+		c.move(t)
 	}()
 	w := &writer{}
 	w.object("", func() { w.string("TaskHandle", t.handle()) })
@@ -192,7 +192,7 @@ func (s *Server) sendAgain(t *moveTask, m *message) bool {
 
 func listMoveTasks(_ context.Context, c *call) ([]byte, *apiError) {
 	var in struct {
-		SourceArn  string //nolint:revive // as it's called
+		SourceArn  string
 		MaxResults *int
 	}
 	if err := decode(c.body, &in); err != nil {
@@ -256,20 +256,27 @@ func cancelMoveTask(_ context.Context, c *call) ([]byte, *apiError) {
 	c.mu.RLock()
 	tasks := slices.Clone(c.tasks)
 	c.mu.RUnlock()
-	for _, t := range tasks {
-		if t.handle() != in.TaskHandle {
-			continue
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.status != running {
-			return nil, fail(resourceNotFound, "Only active tasks can be cancelled.")
-		}
-		t.status = cancelling
-		close(t.cancel)
-		w := &writer{}
-		w.object("", func() { w.int("ApproximateNumberOfMessagesMoved", int64(t.moved)) })
-		return w.b, nil
+	i := slices.IndexFunc(tasks, func(t *moveTask) bool { return t.handle() == in.TaskHandle })
+	if i < 0 {
+		return nil, fail(resourceNotFound, "Task does not exist.")
 	}
-	return nil, fail(resourceNotFound, "Task does not exist.")
+	moved, ok := tasks[i].end()
+	if !ok {
+		return nil, fail(resourceNotFound, "Only active tasks can be cancelled.")
+	}
+	w := &writer{}
+	w.object("", func() { w.int("ApproximateNumberOfMessagesMoved", int64(moved)) })
+	return w.b, nil
+}
+
+// end cancels a running task, and tells what it has moved so far.
+func (t *moveTask) end() (moved int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.status != running {
+		return 0, false
+	}
+	t.status = cancelling
+	close(t.cancel)
+	return t.moved, true
 }

@@ -88,13 +88,13 @@ func (c *call) receive(ctx context.Context, q *core, r broker.Request) (*broker.
 	if short {
 		r.Wait = -1
 	}
+	// Any other error says that the caller or the server has gone: nobody is left
+	// to be told.
 	got, err := q.q.Receive(ctx, r)
-	switch {
-	case errors.Is(err, broker.ErrStopped) && !c.isClosed():
+	if errors.Is(err, broker.ErrStopped) && !c.isClosed() {
 		return nil, noSuchQueue() // it was deleted meanwhile
-	case err != nil:
-		return nil, nil // the caller, or the server, has gone
-	case got == nil && short && !q.fifo:
+	}
+	if got == nil && err == nil && short && !q.fifo {
 		if _, leased := q.q.Totals(c.now()); leased >= c.opts.MaxInFlight {
 			return nil, fail(overLimit, "Too many messages in flight: %d.", leased)
 		}
@@ -215,7 +215,7 @@ func (c *call) writeMessage(w *writer, q *core, l *broker.Lease[*message], sel *
 	if len(sel.system) == 0 {
 		return
 	}
-	skew := c.wall().Sub(time.Now())
+	skew := time.Duration(c.clock.Load())
 	source := ""
 	if m.origin != q {
 		source = m.origin.arn

@@ -57,7 +57,7 @@ func TestAReceiverGetsTheAttributesItAsksFor(t *testing.T) {
 			t.Parallel()
 			virtually(t, nil, func(e *env) {
 				url := e.create("q")
-				_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("msg"), MessageAttributes: map[string]types.MessageAttributeValue{
+				_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("msg"), MessageAttributes: map[string]types.MessageAttributeValue{
 					"General": text("Kenobi"), "Help.Me": text("Me"), "Hello": text("There"),
 				}})
 				require.NoError(e, err)
@@ -109,7 +109,7 @@ func TestTimes(t *testing.T) {
 		virtually(t, nil, func(e *env) {
 			url := e.create("q", "DelaySeconds", "10")
 			e.send(url, "queue's")
-			_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("own"), DelaySeconds: 900})
+			_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("own"), DelaySeconds: 900})
 			require.NoError(e, err)
 			e.raw("SendMessage", fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":"none","DelaySeconds":0}`, url))
 			assert.Equal(e, "2", e.attributes(url)["ApproximateNumberOfMessagesDelayed"])

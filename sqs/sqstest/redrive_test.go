@@ -77,7 +77,7 @@ func TestARedrivePolicyIsChecked(t *testing.T) {
 				e.create("dlq")
 				e.create("dlq.fifo")
 				e.create("closed", "RedriveAllowPolicy", `{"redrivePermission":"denyAll"}`)
-				_, err := e.c.CreateQueue(e.Context(), &awssqs.CreateQueueInput{QueueName: ptr("q"), Attributes: map[string]string{"RedrivePolicy": policy}})
+				_, err := e.c.CreateQueue(e.Context(), &awssqs.CreateQueueInput{QueueName: new("q"), Attributes: map[string]string{"RedrivePolicy": policy}})
 				code(e, "InvalidParameterValue", err)
 				url := e.create("q")
 				code(e, "InvalidParameterValue", e.set(url, "RedrivePolicy", policy))
@@ -126,9 +126,9 @@ func (e *env) dead(n int, suffix string) (queue, dlq string) {
 func TestAMoveTask(t *testing.T) {
 	t.Parallel()
 	start := func(e *env, to string, rate int32) (string, error) {
-		in := &awssqs.StartMessageMoveTaskInput{SourceArn: ptr(arn + "dlq")}
+		in := &awssqs.StartMessageMoveTaskInput{SourceArn: new(arn + "dlq")}
 		if to != "" {
-			in.DestinationArn = ptr(arn + to)
+			in.DestinationArn = new(arn + to)
 		}
 		if rate > 0 {
 			in.MaxNumberOfMessagesPerSecond = &rate
@@ -140,7 +140,7 @@ func TestAMoveTask(t *testing.T) {
 		return *out.TaskHandle, nil
 	}
 	list := func(e *env) *awssqs.ListMessageMoveTasksOutput {
-		out, err := e.c.ListMessageMoveTasks(e.Context(), &awssqs.ListMessageMoveTasksInput{SourceArn: ptr(arn + "dlq"), MaxResults: ptr(int32(10))})
+		out, err := e.c.ListMessageMoveTasks(e.Context(), &awssqs.ListMessageMoveTasksInput{SourceArn: new(arn + "dlq"), MaxResults: new(int32(10))})
 		require.NoError(e, err)
 		return out
 	}
@@ -173,7 +173,7 @@ func TestAMoveTask(t *testing.T) {
 		t.Parallel()
 		virtually(t, nil, func(e *env) {
 			e.dead(3, ".fifo")
-			_, err := e.c.StartMessageMoveTask(e.Context(), &awssqs.StartMessageMoveTaskInput{SourceArn: ptr(arn + "dlq.fifo")})
+			_, err := e.c.StartMessageMoveTask(e.Context(), &awssqs.StartMessageMoveTaskInput{SourceArn: new(arn + "dlq.fifo")})
 			require.NoError(e, err)
 			time.Sleep(time.Second)
 			assert.Len(e, e.s.Messages("q.fifo"), 3)
@@ -240,9 +240,9 @@ func TestAMoveTask(t *testing.T) {
 			code(e, "InvalidParameterValue", err)
 			_, err = start(e, "", 501)
 			code(e, "InvalidParameterValue", err)
-			_, err = e.c.CancelMessageMoveTask(e.Context(), &awssqs.CancelMessageMoveTaskInput{TaskHandle: ptr("x")})
+			_, err = e.c.CancelMessageMoveTask(e.Context(), &awssqs.CancelMessageMoveTaskInput{TaskHandle: new("x")})
 			code(e, "ResourceNotFoundException", err)
-			_, err = e.c.ListMessageMoveTasks(e.Context(), &awssqs.ListMessageMoveTasksInput{SourceArn: ptr(arn + "none")})
+			_, err = e.c.ListMessageMoveTasks(e.Context(), &awssqs.ListMessageMoveTasksInput{SourceArn: new(arn + "none")})
 			code(e, "ResourceNotFoundException", err)
 		})
 	})

@@ -16,7 +16,7 @@ import (
 )
 
 func text(s string) types.MessageAttributeValue {
-	return types.MessageAttributeValue{DataType: ptr("String"), StringValue: &s}
+	return types.MessageAttributeValue{DataType: new("String"), StringValue: &s}
 }
 
 func typed(kind, s string) types.MessageAttributeValue {
@@ -46,40 +46,40 @@ func TestWhatCantBeSentIsRefused(t *testing.T) {
 		entry types.SendMessageBatchRequestEntry
 		code  string
 	}{
-		"no body":                        {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("")}, "MissingParameter"},
-		"NUL":                            {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("a\x00")}, contents},
-		"U+FFFE":                         {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("\ufffe")}, contents},
-		"U+FFFF":                         {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("\uffff")}, contents},
-		"a byte too much":                {"small", types.SendMessageBatchRequestEntry{MessageBody: ptr(strings.Repeat("x", 1025))}, invalid},
-		"too large with its attributes":  {"small", types.SendMessageBatchRequestEntry{MessageBody: ptr(strings.Repeat("x", 1024-8)), MessageAttributes: one("ab", text("v"))}, invalid},
-		"eleven attributes":              {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: attrs(11)}, invalid},
-		"empty value":                    {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", text(""))}, invalid},
-		"NUL in a value":                 {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", text("\x00"))}, invalid},
-		"empty type":                     {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("", "v"))}, invalid},
-		"unknown type":                   {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Bool", "v"))}, invalid},
-		"type that only begins well":     {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Strings", "v"))}, invalid},
-		"empty label":                    {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("String.", "v"))}, invalid},
-		"long type":                      {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("String."+long, "v"))}, invalid},
-		"number that is none":            {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Number", "12a"))}, invalid},
-		"infinite number":                {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Number", "Inf"))}, invalid},
-		"number without digits":          {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Number", "-."))}, invalid},
-		"39 digits":                      {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Number", strings.Repeat("1", 39)))}, invalid},
-		"10^127":                         {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Number", "1e127"))}, invalid},
-		"-10^129":                        {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Number", "-1e129"))}, invalid},
-		"bytes in a string":              {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", types.MessageAttributeValue{DataType: ptr("String"), BinaryValue: []byte("v")})}, invalid},
-		"string in a binary":             {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", typed("Binary", "v"))}, invalid},
-		"list":                           {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a", types.MessageAttributeValue{DataType: ptr("String"), StringListValues: []string{"v"}})}, "AWS.SimpleQueueService.UnsupportedOperation"},
-		"empty name":                     {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("", text("v"))}, invalid},
-		"long name":                      {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one(long, text("v"))}, invalid},
-		"name with a space":              {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a b", text("v"))}, invalid},
-		"reserved name":                  {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("aMazon.x", text("v"))}, invalid},
-		"name that begins with a point":  {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one(".a", text("v"))}, invalid},
-		"name that ends with a point":    {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a.", text("v"))}, invalid},
-		"name with two points":           {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageAttributes: one("a..b", text("v"))}, invalid},
-		"system attribute":               {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"SenderId": {DataType: ptr("String"), StringValue: ptr("me")}}}, invalid},
-		"trace header that is no string": {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: ptr("Number"), StringValue: ptr("1")}}}, invalid},
-		"delay":                          {"q", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), DelaySeconds: 901}, invalid},
-		"delay of one FIFO message":      {"q.fifo", types.SendMessageBatchRequestEntry{MessageBody: ptr("m"), DelaySeconds: 1, MessageGroupId: ptr("g"), MessageDeduplicationId: ptr("d")}, invalid},
+		"no body":                        {"q", types.SendMessageBatchRequestEntry{MessageBody: new("")}, "MissingParameter"},
+		"NUL":                            {"q", types.SendMessageBatchRequestEntry{MessageBody: new("a\x00")}, contents},
+		"U+FFFE":                         {"q", types.SendMessageBatchRequestEntry{MessageBody: new("\ufffe")}, contents},
+		"U+FFFF":                         {"q", types.SendMessageBatchRequestEntry{MessageBody: new("\uffff")}, contents},
+		"a byte too much":                {"small", types.SendMessageBatchRequestEntry{MessageBody: new(strings.Repeat("x", 1025))}, invalid},
+		"too large with its attributes":  {"small", types.SendMessageBatchRequestEntry{MessageBody: new(strings.Repeat("x", 1024-8)), MessageAttributes: one("ab", text("v"))}, invalid},
+		"eleven attributes":              {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: attrs(11)}, invalid},
+		"empty value":                    {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", text(""))}, invalid},
+		"NUL in a value":                 {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", text("\x00"))}, invalid},
+		"empty type":                     {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("", "v"))}, invalid},
+		"unknown type":                   {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Bool", "v"))}, invalid},
+		"type that only begins well":     {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Strings", "v"))}, invalid},
+		"empty label":                    {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("String.", "v"))}, invalid},
+		"long type":                      {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("String."+long, "v"))}, invalid},
+		"number that is none":            {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Number", "12a"))}, invalid},
+		"infinite number":                {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Number", "Inf"))}, invalid},
+		"number without digits":          {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Number", "-."))}, invalid},
+		"39 digits":                      {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Number", strings.Repeat("1", 39)))}, invalid},
+		"10^127":                         {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Number", "1e127"))}, invalid},
+		"-10^129":                        {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Number", "-1e129"))}, invalid},
+		"bytes in a string":              {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", types.MessageAttributeValue{DataType: new("String"), BinaryValue: []byte("v")})}, invalid},
+		"string in a binary":             {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", typed("Binary", "v"))}, invalid},
+		"list":                           {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a", types.MessageAttributeValue{DataType: new("String"), StringListValues: []string{"v"}})}, "AWS.SimpleQueueService.UnsupportedOperation"},
+		"empty name":                     {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("", text("v"))}, invalid},
+		"long name":                      {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one(long, text("v"))}, invalid},
+		"name with a space":              {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a b", text("v"))}, invalid},
+		"reserved name":                  {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("aMazon.x", text("v"))}, invalid},
+		"name that begins with a point":  {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one(".a", text("v"))}, invalid},
+		"name that ends with a point":    {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a.", text("v"))}, invalid},
+		"name with two points":           {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageAttributes: one("a..b", text("v"))}, invalid},
+		"system attribute":               {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"SenderId": {DataType: new("String"), StringValue: new("me")}}}, invalid},
+		"trace header that is no string": {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: new("Number"), StringValue: new("1")}}}, invalid},
+		"delay":                          {"q", types.SendMessageBatchRequestEntry{MessageBody: new("m"), DelaySeconds: 901}, invalid},
+		"delay of one FIFO message":      {"q.fifo", types.SendMessageBatchRequestEntry{MessageBody: new("m"), DelaySeconds: 1, MessageGroupId: new("g"), MessageDeduplicationId: new("d")}, invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -93,10 +93,10 @@ func TestWhatCantBeSentIsRefused(t *testing.T) {
 					MessageSystemAttributes: c.entry.MessageSystemAttributes, MessageGroupId: c.entry.MessageGroupId, MessageDeduplicationId: c.entry.MessageDeduplicationId,
 				})
 				code(e, c.code, err)
-				c.entry.Id = ptr("bad")
-				good := types.SendMessageBatchRequestEntry{Id: ptr("good"), MessageBody: ptr("good")}
+				c.entry.Id = new("bad")
+				good := types.SendMessageBatchRequestEntry{Id: new("good"), MessageBody: new("good")}
 				if c.entry.MessageGroupId != nil {
-					good.MessageGroupId, good.MessageDeduplicationId = ptr("g"), ptr("d2")
+					good.MessageGroupId, good.MessageDeduplicationId = new("g"), new("d2")
 				}
 				out, err := e.c.SendMessageBatch(e.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{c.entry, good}})
 				require.NoError(e, err)
@@ -121,22 +121,22 @@ func TestGroupAndDeduplicationIDs(t *testing.T) {
 		group, dedup  *string
 		single, batch string // codes; empty: taken
 	}{
-		"a tenant of a fair queue":            {"q", ptr("tenant-1"), nil, "", ""},
-		"an empty tenant":                     {"q", ptr(""), nil, invalid, invalid},
-		"a tenant with a space":               {"q", ptr("a b"), nil, invalid, invalid},
-		"deduplication on a standard queue":   {"q", nil, ptr("d"), invalid, invalid},
-		"group and deduplication":             {"q.fifo", ptr("!g~"), ptr("d"), "", ""},
-		"128 characters":                      {"q.fifo", ptr(strings.Repeat("g", 128)), ptr(strings.Repeat("d", 128)), "", ""},
-		"129 characters":                      {"q.fifo", ptr(strings.Repeat("g", 129)), ptr("d"), invalid, invalid},
-		"no group":                            {"q.fifo", nil, ptr("d"), missing, invalid},
-		"no deduplication":                    {"q.fifo", ptr("g"), nil, invalid, invalid},
-		"deduplication with a foreign letter": {"q.fifo", ptr("g"), ptr("ü"), invalid, invalid},
+		"a tenant of a fair queue":            {"q", new("tenant-1"), nil, "", ""},
+		"an empty tenant":                     {"q", new(""), nil, invalid, invalid},
+		"a tenant with a space":               {"q", new("a b"), nil, invalid, invalid},
+		"deduplication on a standard queue":   {"q", nil, new("d"), invalid, invalid},
+		"group and deduplication":             {"q.fifo", new("!g~"), new("d"), "", ""},
+		"128 characters":                      {"q.fifo", new(strings.Repeat("g", 128)), new(strings.Repeat("d", 128)), "", ""},
+		"129 characters":                      {"q.fifo", new(strings.Repeat("g", 129)), new("d"), invalid, invalid},
+		"no group":                            {"q.fifo", nil, new("d"), missing, invalid},
+		"no deduplication":                    {"q.fifo", new("g"), nil, invalid, invalid},
+		"deduplication with a foreign letter": {"q.fifo", new("g"), new("ü"), invalid, invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			virtually(t, nil, func(e *env) {
 				url := e.create(c.queue)
-				_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("m"), MessageGroupId: c.group, MessageDeduplicationId: c.dedup})
+				_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("m"), MessageGroupId: c.group, MessageDeduplicationId: c.dedup})
 				if c.single == "" {
 					require.NoError(e, err)
 				} else {
@@ -144,7 +144,7 @@ func TestGroupAndDeduplicationIDs(t *testing.T) {
 				}
 				// The whole batch fails, not only its entry.
 				_, err = e.c.SendMessageBatch(e.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{
-					{Id: ptr("1"), MessageBody: ptr("m"), MessageGroupId: c.group, MessageDeduplicationId: c.dedup},
+					{Id: new("1"), MessageBody: new("m"), MessageGroupId: c.group, MessageDeduplicationId: c.dedup},
 				}})
 				if c.batch == "" {
 					require.NoError(e, err)
@@ -206,7 +206,7 @@ func TestABatchMayBeOneMiB(t *testing.T) {
 		half := strings.Repeat("x", 1<<19)
 		send := func(second string) error {
 			_, err := e.c.SendMessageBatch(e.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{
-				{Id: ptr("1"), MessageBody: &half}, {Id: ptr("2"), MessageBody: &second},
+				{Id: new("1"), MessageBody: &half}, {Id: new("2"), MessageBody: &second},
 			}})
 			return err
 		}
@@ -214,7 +214,7 @@ func TestABatchMayBeOneMiB(t *testing.T) {
 		code(e, "AWS.SimpleQueueService.BatchRequestTooLong", send(half+"x"))
 		assert.Len(e, e.s.Messages("q"), 2)
 		e.send(url, half+half)
-		_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr(half + half + "x")})
+		_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new(half + half + "x")})
 		code(e, "InvalidParameterValue", err)
 	})
 }
@@ -224,12 +224,12 @@ func TestChecksumsOfAttributes(t *testing.T) {
 	t.Parallel()
 	for want, attributes := range map[string]map[string]types.MessageAttributeValue{
 		"4c360f3fdafd970e05fae2f149d997f5": {"General": text("Kenobi"), "Help.Me": text("Me"), "Hello": text("There")},
-		"8cbe4db156db8a94db8b801b7addb984": one("attr1", types.MessageAttributeValue{DataType: ptr("Binary"), BinaryValue: []byte("traceparent\x1e00-774062d6c37081a5a0b9b5b88e30627c-2d2482211f6489da-01")}),
+		"8cbe4db156db8a94db8b801b7addb984": one("attr1", types.MessageAttributeValue{DataType: new("Binary"), BinaryValue: []byte("traceparent\x1e00-774062d6c37081a5a0b9b5b88e30627c-2d2482211f6489da-01")}),
 		"adb59cd4678ea5a855436b949cd07ab6": one("MyAttribute", text("foobar")),
 	} {
 		virtually(t, nil, func(e *env) {
 			url := e.create("q")
-			out, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("msg"), MessageAttributes: attributes})
+			out, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("msg"), MessageAttributes: attributes})
 			require.NoError(e, err)
 			assert.Equal(e, want, *out.MD5OfMessageAttributes)
 			assert.Equal(e, "6e2baaf3b97dbeef01c0043275f9a0e7", *out.MD5OfMessageBody)
@@ -249,12 +249,12 @@ func TestWhatIsSentArrivesAsItWas(t *testing.T) {
 			"String":   typed("String.custom label", body),
 			"Number":   typed("Number", "-12.50e-3"),
 			"Big":      typed("Number.int", strings.Repeat("9", 38)),
-			"Binary":   {DataType: ptr("Binary.gzip"), BinaryValue: []byte{0, 1, 0xff}},
+			"Binary":   {DataType: new("Binary.gzip"), BinaryValue: []byte{0, 1, 0xff}},
 			"a-b_c.d1": text("x"),
 		}
 		sent, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{
-			QueueUrl: &url, MessageBody: &body, MessageAttributes: attributes, MessageGroupId: ptr("tenant"),
-			MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: ptr("String"), StringValue: ptr("Root=1")}},
+			QueueUrl: &url, MessageBody: &body, MessageAttributes: attributes, MessageGroupId: new("tenant"),
+			MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{"AWSTraceHeader": {DataType: new("String"), StringValue: new("Root=1")}},
 		})
 		require.NoError(e, err)
 		assert.NotEmpty(e, sent.MD5OfMessageSystemAttributes)

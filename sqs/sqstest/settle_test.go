@@ -90,7 +90,7 @@ func TestChangingVisibility(t *testing.T) {
 					require.NoError(e, err)
 					time.Sleep(time.Duration(c.seconds)*time.Second - 1)
 					assert.Empty(e, e.receive(url))
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					assert.Len(e, e.receive(url), 1)
 				})
 			})
@@ -124,10 +124,10 @@ func TestHandlesThatAreNone(t *testing.T) {
 		e.send(url, "m")
 		m := e.receiveOne(url)
 		code(e, "ReceiptHandleIsInvalid", e.delete(other, m))
-		code(e, "ReceiptHandleIsInvalid", e.changeVisibility(url, types.Message{ReceiptHandle: ptr("garbage")}, 1))
-		code(e, "MissingParameter", e.delete(url, types.Message{ReceiptHandle: ptr("")}))
+		code(e, "ReceiptHandleIsInvalid", e.changeVisibility(url, types.Message{ReceiptHandle: new("garbage")}, 1))
+		code(e, "MissingParameter", e.delete(url, types.Message{ReceiptHandle: new("")}))
 		out, err := e.c.DeleteMessageBatch(e.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: []types.DeleteMessageBatchRequestEntry{
-			{Id: ptr("bad"), ReceiptHandle: ptr(*m.ReceiptHandle + "x")}, {Id: ptr("good"), ReceiptHandle: m.ReceiptHandle},
+			{Id: new("bad"), ReceiptHandle: new(*m.ReceiptHandle + "x")}, {Id: new("good"), ReceiptHandle: m.ReceiptHandle},
 		}})
 		require.NoError(e, err)
 		require.Len(e, out.Failed, 1)
@@ -139,7 +139,7 @@ func TestHandlesThatAreNone(t *testing.T) {
 
 		e.send(url, "m")
 		changed, err := e.c.ChangeMessageVisibilityBatch(e.Context(), &awssqs.ChangeMessageVisibilityBatchInput{QueueUrl: &url, Entries: []types.ChangeMessageVisibilityBatchRequestEntry{
-			{Id: ptr("gone"), ReceiptHandle: m.ReceiptHandle}, {Id: ptr("good"), ReceiptHandle: e.receiveOne(url).ReceiptHandle},
+			{Id: new("gone"), ReceiptHandle: m.ReceiptHandle}, {Id: new("good"), ReceiptHandle: e.receiveOne(url).ReceiptHandle},
 		}})
 		require.NoError(e, err)
 		require.Len(e, changed.Failed, 1)

@@ -141,15 +141,13 @@ func (e *env) raw(action, body string) (int, map[string]any, string) {
 	r.Header.Set("X-Amz-Target", "AmazonSQS."+action)
 	res, err := e.s.Transport().RoundTrip(r)
 	require.NoError(e, err)
-	defer res.Body.Close() //nolint:errcheck // it's only read
+	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	require.NoError(e, err)
 	out := map[string]any{}
 	require.NoError(e, json.Unmarshal(b, &out), "%s", b)
 	return res.StatusCode, out, res.Header.Get("X-Amzn-Query-Error")
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func TestAnErrorHasBothForms(t *testing.T) {
 	t.Parallel()
@@ -175,7 +173,7 @@ func TestAnErrorHasBothForms(t *testing.T) {
 			assert.NotEmpty(e, body["message"], c.name)
 			assert.Equal(e, c.query, query, c.name)
 		}
-		_, err := e.c.GetQueueUrl(e.Context(), &awssqs.GetQueueUrlInput{QueueName: ptr("none")})
+		_, err := e.c.GetQueueUrl(e.Context(), &awssqs.GetQueueUrlInput{QueueName: new("none")})
 		var typed *types.QueueDoesNotExist
 		require.ErrorAs(e, err, &typed)
 		code(e, "AWS.SimpleQueueService.NonExistentQueue", err)
@@ -198,7 +196,7 @@ func TestOptionsThatCantBeMeantFailEveryCall(t *testing.T) {
 			defer s.Close()
 			_, err := s.Start("")
 			require.ErrorContains(t, err, "sqstest.Options.")
-			_, err = s.Client(once).CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: ptr("q")})
+			_, err = s.Client(once).CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: new("q")})
 			code(t, "InvalidParameterValue", err)
 			require.ErrorContains(t, err, "sqstest.Options.")
 		})
@@ -210,7 +208,7 @@ func TestItRefusesTheOtherSideOfABubble(t *testing.T) {
 	outside := sqstest.New(nil)
 	defer outside.Close()
 	synctest.Test(t, func(t *testing.T) {
-		_, err := outside.Client(once).CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: ptr("q")})
+		_, err := outside.Client(once).CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: new("q")})
 		require.ErrorContains(t, err, "bubble")
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -102,7 +103,7 @@ func readBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	defer r.Body.Close() //nolint:errcheck // nothing is written
+	defer r.Body.Close()
 	if n := r.ContentLength; n >= 0 && n <= maxRequest {
 		b := make([]byte, n)
 		_, err := io.ReadFull(r.Body, b)
@@ -158,10 +159,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Start listens on a TCP address, such as "127.0.0.1:9324", and returns the
 // endpoint's URL for clients. An empty address is a free port of 127.0.0.1.
-// It may be called several times. Close ends it.
+// It may be called several times, until Close ends it.
 func (s *Server) Start(addr string) (endpoint string, err error) {
 	if s.err != nil {
 		return "", s.err
+	}
+	if s.isClosed() {
+		return "", fmt.Errorf("sqstest: listen: %w", net.ErrClosed)
 	}
 	if addr == "" {
 		addr = "127.0.0.1:0"

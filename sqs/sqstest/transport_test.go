@@ -2,6 +2,7 @@ package sqstest_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strconv"
 	"testing"
@@ -23,7 +24,7 @@ func TestALongPollGetsAMessageByEveryTransport(t *testing.T) {
 		sent := make(chan error, 1)
 		begun := time.Now()
 		time.AfterFunc(200*time.Millisecond, func() {
-			_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("hello \"ü\" <&>\n\t\\ \U0001F600")})
+			_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("hello \"ü\" <&>\n\t\\ \U0001F600")})
 			sent <- err
 		})
 		out, err := e.c.ReceiveMessage(e.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url, WaitTimeSeconds: 20})
@@ -107,8 +108,10 @@ func TestCloseEndsPolls(t *testing.T) {
 		require.ErrorContains(e, <-slowed, "connection reset")
 		assert.Zero(e, time.Since(begun))
 		e.s.Close()
-		_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("m")})
+		_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("m")})
 		require.ErrorContains(e, err, "connection refused")
+		_, err = e.s.Start("")
+		require.ErrorIs(e, err, net.ErrClosed)
 	})
 }
 
@@ -140,11 +143,11 @@ func TestAClockThatIsOff(t *testing.T) {
 
 		for _, off := range []time.Duration{time.Hour, -time.Hour} {
 			e.s.SetClock(off)
-			_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("m")})
+			_, err := e.c.SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("m")})
 			code(e, "InvalidSignatureException", err)
 		}
 		// The SDK learns the server's time from its answers.
-		_, err := e.s.Client().SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: ptr("m")})
+		_, err := e.s.Client().SendMessage(e.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: new("m")})
 		require.NoError(e, err)
 	})
 }
