@@ -194,10 +194,10 @@ func TestRealCloudCleanUp(t *testing.T) {
 }
 
 func cleanUp(ctx context.Context, client *awssqs.Client, prefix string, now time.Time) (deleted int, err error) {
-	any := "anyqueue-ci-"
+	every := "anyqueue-ci-"
 	most := int32(1000)
 	var urls []string
-	for pages := awssqs.NewListQueuesPaginator(client, &awssqs.ListQueuesInput{QueueNamePrefix: &any, MaxResults: &most}); pages.HasMorePages(); {
+	for pages := awssqs.NewListQueuesPaginator(client, &awssqs.ListQueuesInput{QueueNamePrefix: &every, MaxResults: &most}); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return 0, err
