@@ -103,7 +103,7 @@ func (h *handle) startMove(ctx context.Context, opts *MoveOptions) (string, erro
 	}
 	in := &awssqs.StartMessageMoveTaskInput{}
 	if opts.Rate > 0 {
-		rate := int32(opts.Rate) //nolint:gosec // at most 500
+		rate := int32(opts.Rate)
 		in.MaxNumberOfMessagesPerSecond = &rate
 	}
 	if opts.To != nil {

@@ -64,7 +64,7 @@ func TestANotificationIsUnwrapped(t *testing.T) {
 	d := delivered(envelope(t, nil))
 	d.Attributes = map[string]string{"of": "sqs"}
 	require.NoError(t, h(t.Context(), d))
-	assert.Equal(t, `{"email":"ada@example.com"}`, string(got.Body))
+	assert.Equal(t, []byte(`{"email":"ada@example.com"}`), got.Body)
 	assert.Equal(t, map[string]string{"source": "web", "score": "7.5", "tags": `["a","b"]`, "hash": "\x00\xff", "of": "sqs"}, got.Attributes)
 	assert.Equal(t, "63a3f6b6-d533-4a47-aef9-fcf5cf758c76", got.ID)
 	assert.Equal(t, "of-sqs", got.BrokerID)
@@ -159,7 +159,7 @@ func TestADeadLetterHoldsTheEnvelopeAndRedriveBringsItBack(t *testing.T) {
 			require.NoError(t, <-ended)
 		}
 		run(func() bool { return len(server.Messages(dead.Capabilities().Source.Name)) == 1 })
-		assert.Equal(t, wrapped, string(server.Messages(dead.Capabilities().Source.Name)[0].Body))
+		assert.Equal(t, wrapped, server.Messages(dead.Capabilities().Source.Name)[0].Body)
 		bug = false
 		res, err := queue.Redrive(t.Context(), dead, q, nil)
 		require.NoError(t, err)

@@ -2,6 +2,7 @@ package awsclient_test
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -61,9 +62,7 @@ func targetOf(t *testing.T, c *awssqs.Client) target {
 func TestWhatTheEnvironmentSays(t *testing.T) {
 	keys := func(more map[string]string) map[string]string {
 		out := map[string]string{"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-west-1"}
-		for k, v := range more {
-			out[k] = v
-		}
+		maps.Copy(out, more)
 		return out
 	}
 	for _, c := range []struct {
