@@ -1,5 +1,5 @@
 // Command quickstart is the program of the README's first page: one queue, one
-// worker, one message.
+// worker, one message. With QUEUE_BACKEND=sqs the queue is in SQS.
 package main
 
 import (
