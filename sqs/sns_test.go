@@ -26,7 +26,7 @@ func envelope(t *testing.T, change map[string]any) string {
 	t.Helper()
 	e := map[string]any{
 		"Type": "Notification", "MessageId": "63a3f6b6-d533-4a47-aef9-fcf5cf758c76", "TopicArn": topic,
-		"Subject": "a new lead", "Message": `{"email":"ada@example.com"}`, "Timestamp": "2026-03-29T05:12:16.901Z",
+		"Subject": "a new lead", "Message": "ada: ä < > &", "Timestamp": "2026-03-29T05:12:16.901Z",
 		"SignatureVersion": "1", "Signature": "EXAMPLEnTrFPa3", "SigningCertURL": "https://sns.eu-west-1.amazonaws.com/cert.pem",
 		"UnsubscribeURL": "https://sns.eu-west-1.amazonaws.com/?Action=Unsubscribe",
 		"MessageAttributes": map[string]any{
@@ -64,7 +64,7 @@ func TestANotificationIsUnwrapped(t *testing.T) {
 	d := delivered(envelope(t, nil))
 	d.Attributes = map[string]string{"of": "sqs"}
 	require.NoError(t, h(t.Context(), d))
-	assert.Equal(t, []byte(`{"email":"ada@example.com"}`), got.Body)
+	assert.Equal(t, []byte("ada: ä < > &"), got.Body)
 	assert.Equal(t, map[string]string{"source": "web", "score": "7.5", "tags": `["a","b"]`, "hash": "\x00\xff", "of": "sqs"}, got.Attributes)
 	assert.Equal(t, "63a3f6b6-d533-4a47-aef9-fcf5cf758c76", got.ID)
 	assert.Equal(t, "of-sqs", got.BrokerID)
@@ -165,7 +165,7 @@ func TestADeadLetterHoldsTheEnvelopeAndRedriveBringsItBack(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 1, res.Moved)
 		run(func() bool { return len(handled) > 0 })
-		assert.Equal(t, `63a3f6b6-d533-4a47-aef9-fcf5cf758c76 {"email":"ada@example.com"}`, <-handled)
+		assert.Equal(t, `63a3f6b6-d533-4a47-aef9-fcf5cf758c76 ada: ä < > &`, <-handled)
 		assert.Empty(t, handled)
 	})
 }
