@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,17 @@ func TestALongPollGetsAMessageByEveryTransport(t *testing.T) {
 			e.c = e.s.Client(once, func(o *awssqs.Options) { o.HTTPClient = e.s.Pipe() })
 			test(e)
 		})
+	})
+	t.Run("a large one, over pipes", func(t *testing.T) {
+		t.Parallel()
+		for range 20 { // it depends on which goroutine comes first
+			virtually(t, nil, func(e *env) {
+				url := e.create("orders")
+				e.send(url, strings.Repeat("x", 9000))
+				e.c = e.s.Client(once, func(o *awssqs.Options) { o.HTTPClient = e.s.Pipe() })
+				assert.Len(e, *e.receiveOne(url).Body, 9000)
+			})
+		}
 	})
 	t.Run("over HTTP", func(t *testing.T) {
 		t.Parallel()
