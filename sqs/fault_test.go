@@ -2,6 +2,7 @@ package sqs_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -76,6 +77,14 @@ func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	return g.next.RoundTrip(r)
+}
+
+// name is what the server calls the queue.
+func (r *rig) name() string {
+	if r.fifo {
+		return "orders.fifo"
+	}
+	return "orders"
 }
 
 // fail injects a fault.
@@ -186,3 +195,5 @@ func (r *rig) same(q queue.Queue) sqs.Counts {
 	assert.Zero(r.t, *s.Ready+*s.InFlight+*s.Delayed, "messages that are left")
 	return c
 }
+
+var errWork = errors.New("the work failed")

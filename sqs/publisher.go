@@ -28,11 +28,10 @@ type outgoing struct {
 // along with those of other calls, ten and 1 MiB in a request. What fails and may
 // pass is tried again, until ctx ends.
 func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
-	ctx, end, err := h.calls.Begin(ctx)
-	if err != nil {
+	if err := h.calls.Enter(); err != nil {
 		return h.fail("publish to", err)
 	}
-	defer end()
+	defer h.calls.Leave()
 	ctx, cancel := queue.PublishContext(ctx)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
@@ -40,7 +39,7 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	}
 	errs := make([]error, len(msgs))
 	items := make([]batcher.Item[outgoing], len(msgs))
-	group := h.out.Begin(ctx, len(msgs))
+	group := h.out.Begin(ctx)
 	now := time.Now()
 	for i, m := range msgs {
 		if errs[i] = h.outgoing(&items[i], m, now); errs[i] == nil {
@@ -90,8 +89,10 @@ func (h *handle) outgoing(it *batcher.Item[outgoing], m *queue.Message, now time
 	}
 	if len(enc.Attributes) > 0 {
 		o.entry.MessageAttributes = make(map[string]types.MessageAttributeValue, len(enc.Attributes))
+		values := make([]string, 0, len(enc.Attributes)) // one allocation for all
 		for k, v := range enc.Attributes {
-			o.entry.MessageAttributes[k] = attribute(v, enc.Types[k])
+			values = append(values, v)
+			o.entry.MessageAttributes[k] = attribute(&values[len(values)-1], enc.Types[k])
 		}
 	}
 	if !h.fifo {
@@ -109,17 +110,17 @@ func (h *handle) outgoing(it *batcher.Item[outgoing], m *queue.Message, now time
 	return nil
 }
 
-func attribute(v, kind string) types.MessageAttributeValue {
-	if kind == "" {
-		kind = "String"
+// plain is the type of most attributes.
+var plain = "String"
+
+func attribute(v *string, kind string) types.MessageAttributeValue {
+	switch {
+	case kind == "":
+		return types.MessageAttributeValue{DataType: &plain, StringValue: v}
+	case binary(kind):
+		return types.MessageAttributeValue{DataType: &kind, BinaryValue: []byte(*v)}
 	}
-	a := types.MessageAttributeValue{DataType: &kind}
-	if binary(kind) {
-		a.BinaryValue = []byte(v)
-	} else {
-		a.StringValue = &v
-	}
-	return a
+	return types.MessageAttributeValue{DataType: &kind, StringValue: v}
 }
 
 func binary(kind string) bool { return kind == "Binary" || strings.HasPrefix(kind, "Binary.") }

@@ -231,13 +231,22 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 			acks = append(acks, change{i, r, 0})
 		}
 	}
-	remote.Parallel(2, func(i int) {
-		if i == 0 {
-			h.each(acks, func(b []change) { h.remove(ctx, b, errs) })
-			return
-		}
-		h.each(releases, func(b []change) { h.hide(ctx, b, errs) })
-	})
+	remove := func(b []change) { h.remove(ctx, b, errs) }
+	hide := func(b []change) { h.hide(ctx, b, errs) }
+	switch {
+	case len(releases) == 0:
+		h.each(acks, remove)
+	case len(acks) == 0:
+		h.each(releases, hide)
+	default:
+		remote.Parallel(2, func(i int) {
+			if i == 0 {
+				h.each(acks, remove)
+			} else {
+				h.each(releases, hide)
+			}
+		})
+	}
 	if err := queue.NewSettleError(errs); err != nil {
 		return h.fail("settle on", err)
 	}
@@ -249,7 +258,7 @@ func (h *handle) sendHops(ctx context.Context, hops map[int]*item, errs []error)
 	if len(hops) == 0 {
 		return
 	}
-	group := h.out.Begin(ctx, len(hops))
+	group := h.out.Begin(ctx)
 	for _, it := range hops {
 		group.Add(it)
 	}

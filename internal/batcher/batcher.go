@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -56,8 +57,11 @@ type Batcher[T any] struct {
 	heldB  int
 	room   []chan struct{} // of callers that wait for it, in order
 	open   map[*call[T]]struct{}
+	rests  map[*rest[T]]struct{}
 	closed bool
 	wg     sync.WaitGroup
+
+	workers remote.Workers
 }
 
 // Report is what became of a request.
@@ -82,6 +86,7 @@ type Item[T any] struct {
 
 	group  *Group[T]
 	state  state
+	next   *Item[T] // of the group
 	call   *call[T]
 	line   *line[T]
 	err    error
@@ -110,7 +115,8 @@ func (it *Item[T]) Err() error { return it.err }
 type Group[T any] struct {
 	b      *Batcher[T]
 	ctx    context.Context //nolint:containedctx // of the caller, who waits
-	items  []*Item[T]
+	first  *Item[T]        // the others follow by next
+	last   *Item[T]
 	left   int // not done
 	sealed bool
 	done   chan struct{}   // closed when it's sealed and left is 0
@@ -135,8 +141,8 @@ type call[T any] struct {
 }
 
 // Begin starts a Group. ctx bounds how long its caller waits.
-func (b *Batcher[T]) Begin(ctx context.Context, n int) *Group[T] {
-	return &Group[T]{b: b, ctx: ctx, items: make([]*Item[T], 0, n), done: make(chan struct{})}
+func (b *Batcher[T]) Begin(ctx context.Context) *Group[T] {
+	return &Group[T]{b: b, ctx: ctx, done: make(chan struct{})}
 }
 
 // Add hands over an item, whose unexported fields are zero. It waits for room
@@ -144,9 +150,14 @@ func (b *Batcher[T]) Begin(ctx context.Context, n int) *Group[T] {
 func (g *Group[T]) Add(it *Item[T]) {
 	b := g.b
 	it.group = g
-	g.items = append(g.items, it)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if g.last == nil {
+		g.first = it
+	} else {
+		g.last.next = it
+	}
+	g.last = it
 	g.left++
 	switch {
 	case b.closed:
@@ -200,10 +211,20 @@ func (b *Batcher[T]) Close() {
 	if b.timer != nil {
 		b.timer.Stop()
 	}
+	for r := range b.rests {
+		r.timer.Stop()
+		for _, it := range r.items {
+			if it.state != done {
+				b.finishLocked(it, r.err(it))
+			}
+		}
+		b.endLocked(r)
+	}
 	b.goLocked(false)
 	b.makeRoomLocked()
 	b.mu.Unlock()
 	b.wg.Wait()
+	b.workers.Close()
 }
 
 // finishLocked notes what became of an item.
@@ -237,7 +258,7 @@ func (g *Group[T]) leave() {
 	cause := context.Cause(g.ctx)
 	b.mu.Lock()
 	var calls []*call[T]
-	for _, it := range g.items {
+	for it := g.first; it != nil; it = it.next {
 		switch it.state {
 		case done:
 		case flying:
@@ -265,7 +286,7 @@ func (g *Group[T]) leave() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, it := range g.items {
+	for it := g.first; it != nil; it = it.next {
 		if it.state != done {
 			it.doubts++
 			b.finishLocked(it, gaveUp(cause, it.err))

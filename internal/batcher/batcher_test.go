@@ -26,9 +26,10 @@ type broker struct {
 	widest   int
 }
 
-func newBroker(takes time.Duration) *broker {
+func newBroker(t *testing.T, takes time.Duration) *broker {
 	b := &broker{takes: takes, start: time.Now()}
 	b.Batcher = Batcher[string]{MaxItems: 10, MaxBytes: 1000, MaxCalls: 64, MaxHeld: 1000, MaxHeldBytes: 1 << 20, Send: b.send}
+	t.Cleanup(b.Close)
 	return b
 }
 
@@ -74,7 +75,7 @@ func all(n int, r Result) Report {
 
 // publish sends values in one Group, of one key where they have one before a "/".
 func (b *broker) publish(ctx context.Context, values ...string) []error {
-	g := b.Begin(ctx, len(values))
+	g := b.Begin(ctx)
 	items := make([]*Item[string], len(values))
 	for i, v := range values {
 		items[i] = &Item[string]{Value: v, Size: len(v)}
@@ -119,7 +120,7 @@ func many(n int, prefix string) []string {
 func TestALoneItemLeavesAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(5 * time.Millisecond)
+		b := newBroker(t, 5*time.Millisecond)
 		for range 3 {
 			begun := time.Now()
 			assert.Equal(t, none(1), b.publish(t.Context(), "a"))
@@ -133,7 +134,7 @@ func TestALoneItemLeavesAtOnce(t *testing.T) {
 func TestALargeGroupLeavesAtOnceInFullRequests(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(5 * time.Millisecond)
+		b := newBroker(t, 5*time.Millisecond)
 		begun := time.Now()
 		assert.Equal(t, none(25), b.publish(t.Context(), many(25, "m")...))
 		assert.Equal(t, 5*time.Millisecond, time.Since(begun))

@@ -265,7 +265,9 @@ func (b *Batcher[T]) startLocked(items []*Item[T], partial bool) {
 	if partial {
 		b.part++
 	}
-	b.wg.Go(func() {
+	b.wg.Add(1)
+	b.workers.Go(func() {
+		defer b.wg.Done()
 		begun := time.Now()
 		r := b.Send(ctx, items)
 		cancel()
@@ -382,40 +384,61 @@ func (b *Batcher[T]) breakLocked(failed *Item[T]) {
 	}
 }
 
+// rest is items that are sent again after a pause.
+type rest[T any] struct {
+	items []*Item[T]
+	lines []*line[T] // that wait for them
+	timer *time.Timer
+}
+
+// err is what a resting item ends with at Close.
+func (r *rest[T]) err(it *Item[T]) error { return gaveUp(queue.ErrClosed, it.err) }
+
 // restLocked sends items again after a pause.
-func (b *Batcher[T]) restLocked(rest []*Item[T]) {
-	if len(rest) == 0 {
+func (b *Batcher[T]) restLocked(items []*Item[T]) {
+	if len(items) == 0 {
 		return
 	}
+	r := &rest[T]{items: items}
 	tries := 0
 	heads := map[*line[T]][]*Item[T]{}
-	for _, it := range rest {
+	for _, it := range items {
 		tries = max(tries, it.tries)
-		if it.line != nil {
-			heads[it.line] = append(heads[it.line], it)
+		if l := it.line; l != nil {
+			if heads[l] == nil {
+				r.lines = append(r.lines, l)
+			}
+			heads[l] = append(heads[l], it)
 		}
 	}
-	for l, items := range heads { // before those that wait behind them
-		l.items = append(items, l.items...)
+	for l, its := range heads { // before those that wait behind them
+		l.items = append(its, l.items...)
 	}
-	time.AfterFunc(pauseAfter(tries), func() {
+	if b.rests == nil {
+		b.rests = map[*rest[T]]struct{}{}
+	}
+	b.rests[r] = struct{}{}
+	r.timer = time.AfterFunc(pauseAfter(tries), func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		for _, it := range rest {
-			switch {
-			case it.line != nil:
-				if l := it.line; heads[l] != nil {
-					delete(heads, l)
-					b.freeLocked(l, &b.again)
-				}
-			case b.closed && it.state != done:
-				b.finishLocked(it, queue.ErrClosed)
-			case it.state != done:
-				b.pushLocked(&b.again, unit[T]{item: it})
-			}
+		if _, ok := b.rests[r]; ok {
+			b.endLocked(r)
+			b.goLocked(false)
 		}
-		b.goLocked(false)
 	})
+}
+
+// endLocked ends a rest: what's left of its items may go.
+func (b *Batcher[T]) endLocked(r *rest[T]) {
+	delete(b.rests, r)
+	for _, it := range r.items {
+		if it.line == nil && it.state != done {
+			b.pushLocked(&b.again, unit[T]{item: it})
+		}
+	}
+	for _, l := range r.lines {
+		b.freeLocked(l, &b.again)
+	}
 }
 
 // pauseAfter doubles with each try, half of it by chance.

@@ -81,7 +81,7 @@ func TestManyPublishersFillRequests(t *testing.T) {
 		latency := func() time.Duration { return 5*time.Millisecond + time.Duration(rand.IntN(1000))*time.Microsecond }
 		l := &loop{linger: 5 * time.Millisecond, latency: latency}
 		floor := run(64, l.publish)
-		b := newBroker(0)
+		b := newBroker(t, 0)
 		var requests atomic.Int64
 		b.Send = func(_ context.Context, batch []*Item[string]) Report {
 			requests.Add(1)
@@ -99,7 +99,7 @@ func TestManyPublishersFillRequests(t *testing.T) {
 func TestATrickleIsNeverDelayed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(5 * time.Millisecond)
+		b := newBroker(t, 5*time.Millisecond)
 		for range 100 {
 			go func() {
 				begun := time.Now()
@@ -117,7 +117,7 @@ func TestATrickleIsNeverDelayed(t *testing.T) {
 func TestARequestThatHangsHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(6 * time.Millisecond)
+		b := newBroker(t, 6*time.Millisecond)
 		b.publish(t.Context(), "to learn how long it takes")
 		b.takes = time.Hour
 		go b.publish(t.Context(), "hangs")
@@ -133,7 +133,7 @@ func TestARequestThatHangsHoldsUpNobody(t *testing.T) {
 func TestRequestsAreCutByBytes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Millisecond)
+		b := newBroker(t, time.Millisecond)
 		big, huge := strings.Repeat("b", 400), strings.Repeat("h", 5000)
 		assert.Equal(t, none(5), b.publish(t.Context(), big, big, big, huge, "s"))
 		var sizes []int
@@ -147,7 +147,7 @@ func TestRequestsAreCutByBytes(t *testing.T) {
 func TestNoMoreRequestsThanAllowed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Millisecond)
+		b := newBroker(t, time.Millisecond)
 		b.MaxCalls = 3
 		assert.Equal(t, none(200), b.publish(t.Context(), many(200, "m")...))
 		assert.Equal(t, 3, b.widest)
@@ -164,7 +164,7 @@ func TestWhatIsHeldIsBounded(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b := newBroker(time.Millisecond)
+				b := newBroker(t, time.Millisecond)
 				b.MaxHeld, b.MaxHeldBytes = c.held, c.heldBytes
 				most := 0
 				send := b.Send
@@ -192,7 +192,7 @@ func TestWhatIsHeldIsBounded(t *testing.T) {
 func TestWaitingForRoomEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Second)
+		b := newBroker(t, time.Second)
 		b.MaxHeld = 1
 		go b.publish(t.Context(), "first")
 		synctest.Wait()

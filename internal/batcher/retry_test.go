@@ -35,7 +35,7 @@ func first(n int, _ string) bool { return n == 0 }
 func TestOnlyWhatFailedIsSentAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Millisecond)
+		b := newBroker(t, time.Millisecond)
 		b.answer = failing(func(n int, v string) bool { return n == 0 && v == "b" }, Result{Err: errNo, Again: true})
 		begun := time.Now()
 		assert.Equal(t, none(3), b.publish(t.Context(), "a", "b", "c"))
@@ -47,7 +47,7 @@ func TestOnlyWhatFailedIsSentAgain(t *testing.T) {
 func TestWhatCannotPassIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Millisecond)
+		b := newBroker(t, time.Millisecond)
 		b.answer = failing(func(_ int, v string) bool { return v == "b" }, Result{Err: errNo})
 		errs := b.publish(t.Context(), "a", "b")
 		assert.NoError(t, errs[0])
@@ -60,7 +60,7 @@ func TestTriesEndWithTheContext(t *testing.T) {
 	t.Parallel()
 	for _, doubt := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBroker(time.Millisecond)
+			b := newBroker(t, time.Millisecond)
 			b.answer = failing(func(int, string) bool { return true }, Result{Err: errNo, Again: true, Doubt: doubt})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
@@ -81,7 +81,7 @@ func TestTriesEndWithTheContext(t *testing.T) {
 func TestWhatWasNotSentWhenItsContextEndedNeverIs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(10 * time.Millisecond)
+		b := newBroker(t, 10*time.Millisecond)
 		b.MaxCalls = 1
 		go b.publish(t.Context(), "first")
 		synctest.Wait()
@@ -102,7 +102,7 @@ func TestWhatWasNotSentWhenItsContextEndedNeverIs(t *testing.T) {
 func TestWhatIsUnderWayWhenItsContextEndsIsUnknown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(10 * time.Millisecond)
+		b := newBroker(t, 10*time.Millisecond)
 		b.MaxCalls = 1
 		go b.publish(t.Context(), "first")
 		synctest.Wait()
@@ -124,7 +124,7 @@ func TestWhatIsUnderWayWhenItsContextEndsIsUnknown(t *testing.T) {
 func TestARequestThatNobodyWaitsForIsCutOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Hour)
+		b := newBroker(t, time.Hour)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Millisecond, cancel)
 		begun := time.Now()
@@ -141,7 +141,7 @@ func TestARequestThatNobodyWaitsForIsCutOff(t *testing.T) {
 func TestACutRequestKnowsBest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(0)
+		b := newBroker(t, 0)
 		b.Send = func(ctx context.Context, _ []*Item[string]) Report {
 			<-ctx.Done()
 			return all(1, Result{Err: errNo, Again: true})
@@ -158,7 +158,7 @@ func TestACutRequestKnowsBest(t *testing.T) {
 func TestAThrottledBrokerIsAskedLess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Millisecond)
+		b := newBroker(t, time.Millisecond)
 		until := time.Now().Add(3 * time.Second)
 		b.answer = func(_ int, batch []string) Report {
 			if time.Now().Before(until) {
@@ -180,7 +180,7 @@ func TestAThrottledBrokerIsAskedLess(t *testing.T) {
 func TestCloseFailsWhatWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(time.Hour)
+		b := newBroker(t, time.Hour)
 		b.MaxCalls = 1
 		var wg sync.WaitGroup
 		for range 3 {
@@ -195,12 +195,31 @@ func TestCloseFailsWhatWaits(t *testing.T) {
 	})
 }
 
+func TestCloseFailsWhatRests(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"m", "k/m"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBroker(t, time.Millisecond)
+			b.answer = failing(func(int, string) bool { return true }, Result{Err: errNo, Again: true})
+			time.AfterFunc(8*time.Second, b.Close) // it rests for 2.5 s and more by then
+			begun := time.Now()
+			errs := b.publish(t.Context(), value)
+			assert.ErrorIs(t, errs[0], queue.ErrClosed)
+			assert.ErrorIs(t, errs[0], errNo)
+			assert.Equal(t, 8*time.Second, time.Since(begun))
+			held, lines := b.state()
+			assert.Zero(t, held)
+			assert.Zero(t, lines)
+		})
+	}
+}
+
 // ---- keys
 
 func TestAKeysItemsGoInOrderOneRequestAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(5 * time.Millisecond)
+		b := newBroker(t, 5*time.Millisecond)
 		var wg sync.WaitGroup
 		for _, key := range []string{"a", "b", "c"} {
 			wg.Go(func() { assert.Equal(t, none(25), b.publish(t.Context(), many(25, key+"/")...)) })
@@ -259,7 +278,7 @@ func TestKeysAndFailures(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b := newBroker(5 * time.Millisecond)
+				b := newBroker(t, 5*time.Millisecond)
 				b.answer = failing(c.refused, Result{Err: errNo, Again: c.again})
 				values := many(12, "k/")
 				for i, err := range b.publish(t.Context(), values...) {
@@ -283,7 +302,7 @@ func TestKeysAndFailures(t *testing.T) {
 func TestOthersOfAKeyGoOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(5 * time.Millisecond)
+		b := newBroker(t, 5*time.Millisecond)
 		b.answer = failing(func(_ int, v string) bool { return v == "k/bad" }, Result{Err: errNo})
 		go b.publish(t.Context(), "k/bad")
 		synctest.Wait()
@@ -295,7 +314,7 @@ func TestOthersOfAKeyGoOn(t *testing.T) {
 func TestAKeyWhoseCallerHasGoneGoesOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBroker(5 * time.Millisecond)
+		b := newBroker(t, 5*time.Millisecond)
 		b.answer = failing(func(_ int, v string) bool { return v == "k/bad" }, Result{Err: errNo, Again: true})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -12,8 +12,9 @@ import (
 type Calls struct {
 	mu     sync.Mutex
 	open   map[*call]struct{}
+	inside int // between Enter and Leave
 	closed bool
-	idle   chan struct{} // made by Close, closed when open is empty
+	idle   chan struct{} // made by Close, closed when nothing is open
 }
 
 type call struct{ cancel context.CancelFunc }
@@ -41,9 +42,33 @@ func (c *Calls) end(k *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.open, k)
-	if c.closed && len(c.open) == 0 {
+	c.endedLocked()
+}
+
+func (c *Calls) endedLocked() {
+	if c.closed && len(c.open) == 0 && c.inside == 0 {
 		close(c.idle)
 	}
+}
+
+// Enter registers a call that somebody else cuts off when Close gives up
+// waiting. It ends with Leave. After Close it fails with queue.ErrClosed.
+func (c *Calls) Enter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return queue.ErrClosed
+	}
+	c.inside++
+	return nil
+}
+
+// Leave ends what Enter has begun.
+func (c *Calls) Leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inside--
+	c.endedLocked()
 }
 
 // Close waits for the calls in flight. Those that are still open when ctx ends
@@ -53,9 +78,7 @@ func (c *Calls) Close(ctx context.Context) error {
 	if !c.closed {
 		c.closed = true
 		c.idle = make(chan struct{})
-		if len(c.open) == 0 {
-			close(c.idle)
-		}
+		c.endedLocked()
 	}
 	c.mu.Unlock()
 	select {

@@ -20,6 +20,8 @@ type Polls[T any] struct {
 	// GiveBack makes the broker deliver to somebody else at once.
 	GiveBack func(ctx context.Context, items []T)
 
+	workers Workers
+
 	mu     sync.Mutex
 	left   map[*poll[T]]struct{} // without a caller
 	closed bool
@@ -163,6 +165,7 @@ func (p *Polls[T]) Close(ctx context.Context) {
 		p.hushLocked()
 	}
 	p.mu.Unlock()
+	defer p.workers.Close()
 	select {
 	case <-p.quiet:
 		return
