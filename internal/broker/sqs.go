@@ -62,3 +62,34 @@ func (q *Queue[P]) Totals(now Instant) (total, leased int) {
 	defer q.finish(now)
 	return q.total, q.leased
 }
+
+// EachLeased calls f with the payload of everything that's leased, in no order.
+// f must not call the queue.
+func (q *Queue[P]) EachLeased(now Instant, f func(P)) {
+	q.lock(now)
+	defer q.finish(now)
+	q.walk(func(it *Item[P]) {
+		if it.state == Leased {
+			f(it.Payload)
+		}
+	})
+}
+
+// PassOver moves what's ready, has no key and for which later is true behind
+// everything else that's ready. It takes as long as the queue has ready messages.
+// later must not call the queue.
+func (q *Queue[P]) PassOver(now Instant, later func(P) bool) {
+	q.lock(now)
+	defer q.finish(now)
+	var last list[P]
+	q.ready.filter(func(it *Item[P]) bool {
+		if it.key == nil && later(it.Payload) {
+			last.push(it)
+			return false
+		}
+		return true
+	})
+	for it := last.pop(); it != nil; it = last.pop() {
+		q.ready.push(it)
+	}
+}

@@ -92,3 +92,27 @@ func TestAckLateRemovesWhatWasntReceivedSince(t *testing.T) {
 		})
 	}
 }
+
+func TestPassOverKeepsTheOrderAmongBoth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGroup()
+		q := New[string](g, Config{})
+		now, err := g.Clock.Now()
+		require.NoError(t, err)
+		for _, p := range []string{"x1", "a1", "x2", "a2", "a3", "x3"} {
+			q.Send(now, false, []Entry[string]{{Item: &Item[string]{Payload: p}}})
+		}
+		q.PassOver(now, func(p string) bool { return p[0] == 'x' })
+		got, err := q.Receive(context.Background(), Request{Max: 5, Lease: time.Minute, Wait: -1})
+		require.NoError(t, err)
+		var order, leased []string
+		for _, l := range got.Leases {
+			order = append(order, l.Item.Payload)
+		}
+		assert.Equal(t, []string{"a1", "a2", "a3", "x1", "x2"}, order)
+		q.EachLeased(now, func(p string) { leased = append(leased, p) })
+		assert.ElementsMatch(t, order, leased)
+		assert.Equal(t, 1, q.Counts(now).Ready)
+	})
+}

@@ -52,8 +52,9 @@
 //     of messages are exact, and settings take effect at once.
 //   - A purge is done when it returns, and takes nothing that's sent after it.
 //   - Messages come once and in order unless Options say otherwise.
-//   - Fair queues: MessageGroupId on a standard queue is taken and delivered, but
-//     a noisy tenant isn't held back.
+//   - Fair queues: a tenant (MessageGroupId on a standard queue) with 30 messages in
+//     flight and more than a tenth of all waits until nobody else has messages. AWS
+//     also looks at how long they take.
 //   - FIFO queues aren't throttled at 300 calls a second, however
 //     FifoThroughputLimit is set; Fail can throttle. Every message of a group is
 //     found, not only among the first 120,000.

@@ -186,6 +186,9 @@ func (s *Server) sendAgain(t *moveTask, m *message) bool {
 	for _, a := range m.attrs {
 		o.size += len(a.name) + len(a.dataType) + len(a.value)
 	}
+	if again.group != "" {
+		to.tenants.Store(true)
+	}
 	to.q.Send(s.now(), false, []broker.Entry[*message]{entryOf(o)})
 	return true
 }

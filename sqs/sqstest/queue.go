@@ -25,6 +25,7 @@ type core struct {
 	q      *broker.Queue[*message]
 
 	settings atomic.Pointer[settings]
+	tenants  atomic.Bool // a standard queue has had messages with a group
 
 	mu       sync.Mutex
 	created  time.Time

@@ -84,6 +84,9 @@ func (c *call) receive(ctx context.Context, q *core, r broker.Request) (*broker.
 	if !c.opts.EndCutPolls {
 		ctx = context.WithoutCancel(ctx)
 	}
+	if !q.fifo {
+		q.beFair(c.now())
+	}
 	short := r.Wait == 0
 	if short {
 		r.Wait = -1

@@ -195,6 +195,9 @@ func (c *call) send(q *core, set *settings, all []outgoing) {
 		es := make([]broker.Entry[*message], 0, len(all))
 		for i := range all {
 			if all[i].err == nil {
+				if all[i].m.group != "" && !q.tenants.Load() {
+					q.tenants.Store(true)
+				}
 				es = append(es, entryOf(&all[i]))
 			}
 		}
