@@ -65,10 +65,10 @@ const (
 
 // Peek returns messages that could be received now. SQS can only look by
 // receiving, so that isn't free: each message is hidden from others until Peek
-// returns, for at most 2 s; its count of receives grows by one, and with it the
-// Attempt and, as nobody can tell later why, the Failures of its next delivery; on
-// a FIFO queue its key waits meanwhile. A Peek costs a request for each ten
-// messages, one to give ten back, and takes a second when there are fewer than max.
+// returns, for at most 2 s, and on a FIFO queue its key waits meanwhile. Its count of
+// receives grows by one: this queue knows that and doesn't call it an attempt, but
+// other processes take it for one, and for a failure. A Peek costs a request for each
+// ten messages, one to give ten back, and takes a second when there are fewer than max.
 //
 // On a queue with a redrive policy, which counts receives, or whose policy may
 // not be read, Peek is refused with queue.ErrUnsupported: repeated often enough it

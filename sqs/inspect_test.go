@@ -156,7 +156,18 @@ func TestServerPeekIsRefusedWhereReceivesCountUnlessConfirmed(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, ds, 1)
 		assert.Equal(t, "m", string(ds[0].Body))
-		assert.Equal(t, 2, receive(t, q, 1)[0].Attempt, "the refused Peek hasn't received, and the other has")
+		other := s.open(t, q.Capabilities().Source.Name, false) // as another process does
+		assert.Equal(t, 2, receive(t, other, 1)[0].Attempt, "the refused Peek hasn't received, and the other has")
+	})
+}
+
+func TestServerPeekIsNoAttemptToWhoeverHasPeeked(t *testing.T) {
+	onServers(t, func(t *testing.T, s *server) {
+		q := s.fresh(t, "peek", nil)
+		require.NoError(t, q.Publish(t.Context(), message("m")))
+		_, err := inspector(t, q).Peek(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Equal(t, 1, receive(t, q, 1)[0].Attempt)
 	})
 }
 
