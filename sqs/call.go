@@ -78,19 +78,24 @@ func onceBy(client *awssqs.Client) func(*awssqs.Options) {
 	}
 }
 
-// sent is what's known about one call. Its context carries it to the watcher.
+// sent is what's known about one call. It's the call's context, too, by which the
+// watcher finds it.
 type sent struct {
-	tries *atomic.Uint64 // counts requests
-	maybe bool           // one of them may have taken effect
-	taken bool           // SQS has said yes, whatever the SDK makes of it
+	context.Context                //nolint:containedctx // it is one
+	tries           *atomic.Uint64 // counts requests
+	traced          bool           // it matters whether a request has left
+	maybe           bool           // one of them may have taken effect
+	taken           bool           // SQS has said yes, whatever the SDK makes of it
 }
 
 type sentKey struct{}
 
-// watching gives a call its sent.
-func watching(ctx context.Context, tries *atomic.Uint64) (context.Context, *sent) {
-	s := &sent{tries: tries}
-	return context.WithValue(ctx, sentKey{}, s), s
+// Value finds the call itself.
+func (s *sent) Value(key any) any {
+	if key == (sentKey{}) {
+		return s
+	}
+	return s.Context.Value(key)
 }
 
 // watcher looks at each attempt of a call, of which the SDK only tells the last.
@@ -104,8 +109,12 @@ func (watcher) HandleDeserialize(ctx context.Context, in middleware.DeserializeI
 		return next.HandleDeserialize(ctx, in)
 	}
 	s.tries.Add(1)
-	var t transport
-	out, meta, err := next.HandleDeserialize(httptrace.WithClientTrace(ctx, t.trace()), in)
+	var t *transport
+	if s.traced {
+		t = &transport{}
+		ctx = httptrace.WithClientTrace(ctx, t.trace())
+	}
+	out, meta, err := next.HandleDeserialize(ctx, in)
 	if err == nil {
 		s.taken = true
 		return out, meta, nil
@@ -137,5 +146,5 @@ func (t *transport) unsent(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return true
 	}
-	return t.asked.Load() && !t.wrote.Load()
+	return t != nil && t.asked.Load() && !t.wrote.Load()
 }

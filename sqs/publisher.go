@@ -5,11 +5,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/google/uuid"
 
-	"github.com/anyqueue/anyqueue/internal/batcher"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -20,6 +18,7 @@ const unkeyed = "queue-none-"
 // outgoing is a message on its way.
 type outgoing struct {
 	entry types.SendMessageBatchRequestEntry
+	body  string    // of entry
 	due   time.Time // its delay runs to this; zero: none
 	first time.Time // when it was sent first
 }
@@ -37,25 +36,33 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	if err := ctx.Err(); err != nil {
 		return h.fail("publish to", err)
 	}
-	errs := make([]error, len(msgs))
-	items := make([]batcher.Item[outgoing], len(msgs))
+	items := make([]item, len(msgs))
+	var errs []error // by index, when there are any
+	failed := func(i int, err error) {
+		if errs == nil {
+			errs = make([]error, len(msgs))
+		}
+		errs[i] = err
+	}
 	group := h.out.Begin(ctx)
 	now := time.Now()
 	for i, m := range msgs {
-		if errs[i] = h.outgoing(&items[i], m, now); errs[i] == nil {
+		if err := h.outgoing(&items[i], m, now); err != nil {
+			failed(i, err)
+		} else {
 			group.Add(&items[i])
 		}
 	}
 	group.Wait()
 	for i := range items {
-		if errs[i] == nil {
-			errs[i] = items[i].Err()
+		if err := items[i].Err(); err != nil {
+			failed(i, err)
 		}
 	}
-	if err := queue.NewPublishError(errs); err != nil {
-		return h.fail("publish to", err)
+	if errs == nil {
+		return nil
 	}
-	return nil
+	return h.fail("publish to", queue.NewPublishError(errs))
 }
 
 // PublishBack is Publish: an SQS queue has no other subscribers that could be
@@ -65,7 +72,7 @@ func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error 
 }
 
 // outgoing checks a message and encodes it.
-func (h *handle) outgoing(it *batcher.Item[outgoing], m *queue.Message, now time.Time) error {
+func (h *handle) outgoing(it *item, m *queue.Message, now time.Time) error {
 	p, err := h.caps.Prepare(m, now)
 	if err != nil {
 		return err
@@ -83,7 +90,8 @@ func (h *handle) outgoing(it *batcher.Item[outgoing], m *queue.Message, now time
 		return err
 	}
 	it.Size = enc.Size
-	o.entry.MessageBody = aws.String(string(enc.Body))
+	o.body = string(enc.Body)
+	o.entry.MessageBody = &o.body
 	if p.Delay > 0 {
 		o.due = p.Due
 	}
@@ -114,13 +122,14 @@ func (h *handle) outgoing(it *batcher.Item[outgoing], m *queue.Message, now time
 var plain = "String"
 
 func attribute(v *string, kind string) types.MessageAttributeValue {
-	switch {
-	case kind == "":
+	if kind == "" {
 		return types.MessageAttributeValue{DataType: &plain, StringValue: v}
-	case binary(kind):
-		return types.MessageAttributeValue{DataType: &kind, BinaryValue: []byte(*v)}
 	}
-	return types.MessageAttributeValue{DataType: &kind, StringValue: v}
+	own := kind // a variable of its own: it's this one that goes to the heap
+	if binary(own) {
+		return types.MessageAttributeValue{DataType: &own, BinaryValue: []byte(*v)}
+	}
+	return types.MessageAttributeValue{DataType: &own, StringValue: v}
 }
 
 func binary(kind string) bool { return kind == "Binary" || strings.HasPrefix(kind, "Binary.") }

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -46,8 +45,8 @@ func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 		e.Id, e.DelaySeconds = entryID(i), o.delay(now)
 	}
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
-	watched, sent := watching(limited, &h.counts.sends)
-	out, err := h.client.SendMessageBatch(watched, in, h.once)
+	sent := &sent{Context: limited, tries: &h.counts.sends, traced: true}
+	out, err := h.client.SendMessageBatch(sent, in, h.once)
 	cancel()
 	if err != nil && len(batch) > 1 && is[*types.BatchRequestTooLong](err) {
 		// The queue allows less than it has told, or than was assumed.
@@ -117,7 +116,10 @@ func answeredSend(results []batcher.Result, out *awssqs.SendMessageBatchOutput) 
 	}
 }
 
-func entryID(i int) *string { return aws.String(strconv.Itoa(i)) }
+// entryIDs name the entries of a request.
+var entryIDs = [maxEntries]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}
+
+func entryID(i int) *string { return &entryIDs[i] }
 
 func entryIndex(id *string, n int) (int, bool) {
 	i, err := strconv.Atoi(deref(id))

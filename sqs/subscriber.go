@@ -105,8 +105,8 @@ func (h *handle) poll(ctx context.Context, most int) ([]*receipt, error) {
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
 	}
 	in.WaitTimeSeconds = int32(max(wait, 0) / time.Second) //nolint:gosec // at most 20
-	ctx, sent := watching(ctx, &h.counts.receives)
-	out, err := h.client.ReceiveMessage(ctx, in, h.once)
+	sent := &sent{Context: ctx, tries: &h.counts.receives}
+	out, err := h.client.ReceiveMessage(sent, in, h.once)
 	if err != nil {
 		if sent.maybe || sent.taken {
 			h.counts.unread.Add(1)
@@ -330,8 +330,7 @@ func (h *handle) remove(ctx context.Context, batch []change, errs []error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	ctx, _ = watching(ctx, &h.counts.deletes)
-	out, err := h.client.DeleteMessageBatch(ctx, in, h.once)
+	out, err := h.client.DeleteMessageBatch(&sent{Context: ctx, tries: &h.counts.deletes}, in, h.once)
 	if err != nil {
 		spread(batch, errs, h.throttled(classify(err)))
 		return
@@ -353,8 +352,7 @@ func (h *handle) hide(ctx context.Context, batch []change, errs []error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	ctx, _ = watching(ctx, &h.counts.changes)
-	out, err := h.client.ChangeMessageVisibilityBatch(ctx, in, h.once)
+	out, err := h.client.ChangeMessageVisibilityBatch(&sent{Context: ctx, tries: &h.counts.changes}, in, h.once)
 	if err != nil {
 		spread(batch, errs, h.throttled(classify(err)))
 		return
