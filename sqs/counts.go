@@ -6,8 +6,9 @@ import (
 	"github.com/anyqueue/anyqueue/queue"
 )
 
-// Counts are the requests that a queue has made since it was opened, each try
-// counted; what opening it takes isn't among them.
+// Counts are the requests that a queue has made to publish and consume since it
+// was opened, each try counted; what opening and administration take isn't among
+// them.
 type Counts struct {
 	Sends    uint64 // SendMessageBatch
 	Receives uint64 // ReceiveMessage

@@ -1,59 +1,90 @@
 // Package sqs is the Amazon SQS backend of package queue, for standard and FIFO
-// queues. It takes a ready client of the AWS SDK:
+// queues. It takes a ready client of the AWS SDK; sqs/awsclient makes one from the
+// environment.
 //
 //	client := awssqs.NewFromConfig(cfg)
 //	q, err := sqs.New(client, nil).Open(ctx, "orders", nil)
 //
-// Early: core only. It publishes, receives, settles, keeps leases and creates
-// queues; what's missing: retries of the entries of a partly failed batch,
-// gathering of concurrent publishes into one request, stats, peek and purge,
-// SQS's own move tasks, fair-queue tenants and other options of SQS, warnings
-// about a short retention. What isn't there is refused with queue.ErrUnsupported
-// or isn't found by queue.As. It has been run against LocalStack and ElasticMQ,
-// not yet against AWS.
+// Its tests run on sqs/sqstest, LocalStack and ElasticMQ. It hasn't been run
+// against AWS itself yet.
 //
 // # Opening
 //
 // The queue "orders" is the SQS queue "orders", or "orders.fifo" when it's opened
 // with OpenOptions.Ordered. OpenOptions.Address may be a queue URL or an ARN; then
 // the name only stands in logs. A queue that doesn't exist is an
-// ErrQueueNotFound.
+// ErrQueueNotFound; credentials that SQS doesn't know, or that don't allow the
+// call, are an ErrPermission. The queue's settings are read once; those that may
+// not be read are assumed and named in Capabilities.Assumed.
+//
+// The client should allow as many connections as there are requests at a time:
+// Publish makes up to 64, a consumer up to 64 receives. The SDK's default keeps ten
+// idle ones, and dials anew beyond.
 //
 // # Publishing
 //
-// Messages of one call go in batches of ten, cut by bytes too. Each entry has its
-// own result. When SQS refuses one message of a key, Publish doesn't send the later
-// ones of that key that it still holds; what went in the same request may have
+// A lone Publish leaves at once, as one SendMessageBatch. What's published while
+// requests are under way goes along with others, ten messages and 1 MiB in a
+// request (or less, if the queue allows less): a full request leaves at once, one
+// that isn't full waits for at most a third of what a request usually takes, and
+// 20 ms. Up to 10,000 messages and 64 MiB are held; further calls wait.
+//
+// Each message has its own result. What may pass is tried again until the
+// context ends, with pauses of 50 ms to 5 s, in company with others: single
+// entries of a request that SQS didn't take, and whole requests that were
+// throttled, failed or got no answer within 10 s. A delay runs from the call to Publish, not
+// from the try. A message that may have arrived is sent three times at most to a
+// standard queue, which then has it up to three times; a FIFO queue drops the
+// repeats, as they have the same deduplication id. If there was never an answer, the
+// error is an ErrUnknownOutcome.
+//
+// When a message of a key fails, Publish doesn't send the later ones of that key
+// that it still holds. It's tried again only as long as none of them has
 // overtaken it.
+//
+// [TenantID] puts a message into a tenant's share of a fair queue; [TraceHeader]
+// is X-Ray's.
 //
 // # Consuming
 //
 // A lease lasts at most 12 hours from its receive, and so does the delay of a
-// redelivery. Attempts count receives, also of what was released unstarted.
+// redelivery. Attempts count receives, also of what was released unstarted. [InfoOf]
+// tells what SQS says of a delivery. Attributes of other producers keep their types
+// (Number, Binary) when a message is sent again; [UnwrapSNS] takes notifications of
+// SNS out of their envelopes.
 //
 // SQS may hand a message to a poll whose connection is gone, and hides it until its
 // lease ends. So a receive that ends early doesn't cut its poll off: it goes on for
-// the next receive, and Close waits for it, for at most Options.Wait. A process that
-// ends without Close, or whose Close isn't given that time, may delay a message by a
-// lease.
+// the next receive, and Close waits for it, for at most Options.Wait. What it brings
+// when nobody waits any more is given back at once. A process that ends without
+// Close, or whose Close isn't given that time, may delay a message by a lease:
+// [CountsOf] counts those polls as Unread. ConsumerStats.CutReceives, which is
+// about the consumer alone, counts more.
+//
+// The SDK's own retries aren't used for sending, receiving, deleting and changing
+// leases: they would repeat a request as it was, with a delay that's over, and
+// multiply what's tried again here and by the consumer. The client's retryer still
+// limits its rate, if it's an adaptive one, and a wrong clock is corrected.
 //
 // # Delay
 //
 // SQS counts in whole seconds: leases, delays and backoffs are rounded up. One
 // publish can be delayed by 15 minutes; longer delays travel in the metadata and are
-// sent again on the way. A FIFO queue can't delay a single message.
+// sent again on the way. A FIFO queue can't delay a single message. A queue with a
+// delay of its own (DelaySeconds) applies that to messages without one.
 //
 // # Ordering
 //
 // OrderingKey is the MessageGroupId of a FIFO queue; standard queues refuse it. A
 // message without a key goes to a FIFO queue in a group of its own, so that it waits
 // for nobody. A failed delivery blocks its key until its backoff ends: that is how
-// SQS keeps the order.
+// SQS keeps the order. Requests with messages of one key go one after the other.
 //
 // # Dead letters
 //
 // middleware.DeadLetter needs nothing but a second queue, FIFO for a FIFO queue. Ensure
 // sets SQS's own redrive policy only where QueueSpec.BrokerMaxAttempts asks for it.
+// queue.Redrive moves messages back; [Mover] has SQS do it, where that serves.
 //
 // # Limits
 //
@@ -66,17 +97,31 @@
 //	Publish          sqs:SendMessage
 //	Consume          sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility
 //	Long delays      sqs:SendMessage on the consumer's own queue too
-//	Ensure           sqs:CreateQueue, sqs:GetQueueUrl, sqs:GetQueueAttributes
+//	Dead letters     sqs:SendMessage on the dead-letter queue
+//	Redrive          those of Consume on the dead-letter queue, sqs:SendMessage on the other
+//	Stats            sqs:GetQueueAttributes
+//	Peek             sqs:ReceiveMessage, sqs:ChangeMessageVisibility
+//	Purge            sqs:PurgeQueue
+//	Ensure           sqs:CreateQueue, sqs:GetQueueUrl, sqs:GetQueueAttributes; with tags sqs:TagQueue, sqs:ListQueueTags;
+//	                 to change what exists sqs:SetQueueAttributes
+//	Mover            sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks, sqs:CancelMessageMoveTask,
+//	                 sqs:ListDeadLetterSourceQueues, and those of Redrive
+//
+// A queue that's encrypted with a key of KMS needs kms:GenerateDataKey to publish and
+// kms:Decrypt for both.
 //
 // # Testing
 //
 // Unit tests use package memory with Options.Like SQSStandard or SQSFIFO, which have
-// these limits. The tests of this package run on any SQS server whose endpoint is in
-// ANYQUEUE_TEST_SQS_LOCALSTACK or ANYQUEUE_TEST_SQS_ELASTICMQ.
+// these limits. sqs/sqstest is a server for tests that want this package and the
+// SDK, too: in the process, on virtual time, with faults. The tests of this
+// package run on any SQS server whose endpoint is in ANYQUEUE_TEST_SQS_LOCALSTACK or
+// ANYQUEUE_TEST_SQS_ELASTICMQ, too.
 //
 // # Differences
 //
 // A nil from Settle on a standard queue is no promise: SQS accepts the handle of a
 // lease that was lost, and may not delete. A standard queue may deliver a message
-// twice, and in any order.
+// twice, and in any order. A consumer that only waits makes three requests a
+// minute.
 package sqs
