@@ -188,7 +188,7 @@ func TestPeekHidesForTwoSecondsAndGivesBack(t *testing.T) {
 	q := open(t, f, nil)
 	f.answers["ReceiveMessage"] = bringing("m", nil)
 	in, _ := queue.As[queue.PeekConfirmer](q)
-	_, err := in.PeekConfirmed(t.Context(), 1)
+	ds, err := in.PeekConfirmed(t.Context(), 1)
 	require.NoError(t, err)
 	asked := f.made("ReceiveMessage")[0]
 	assert.EqualValues(t, 2, asked["VisibilityTimeout"])
@@ -200,6 +200,11 @@ func TestPeekHidesForTwoSecondsAndGivesBack(t *testing.T) {
 
 	_, err = in.PeekConfirmed(t.Context(), 0)
 	assert.ErrorIs(t, err, queue.ErrInvalid)
+
+	for _, kind := range []queue.SettleKind{queue.Ack, queue.Release} {
+		assert.ErrorIs(t, q.Settle(t.Context(), queue.Settlement{Delivery: ds[0], Kind: kind}), queue.ErrInvalid, "what was only looked at can't be settled")
+	}
+	assert.Empty(t, f.made("DeleteMessageBatch"))
 }
 
 func TestPeekGivesBackAlsoWhatACancelledCallHasReceived(t *testing.T) {

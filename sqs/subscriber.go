@@ -163,7 +163,7 @@ func milliseconds(s string) time.Time {
 // receiptOf returns what settles d.
 func (h *handle) receiptOf(d *queue.Delivery) (*receipt, error) {
 	if d != nil {
-		if r, ok := d.Native.(*receipt); ok && r.queue.url == h.url {
+		if r, ok := d.Native.(*receipt); ok && r.queue.url == h.url && r.message.ReceiptHandle != nil { // none: a Peek
 			return r, nil
 		}
 	}
