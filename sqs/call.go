@@ -18,9 +18,16 @@ import (
 	"github.com/anyqueue/anyqueue/queue"
 )
 
-// callTimeout is how long one request may take. A connection that's dead without
-// a word mustn't cost a whole publish its deadline, or a batch its leases.
-const callTimeout = 10 * time.Second
+const (
+	// callTimeout is how long one request may take. A connection that's dead
+	// without a word mustn't cost a whole publish its deadline, or a batch its
+	// leases.
+	callTimeout = 10 * time.Second
+	// slowest is how many bytes a second a request with messages has at least.
+	slowest = 64 << 10
+	// readTimeout is how long an answer with ten messages may take.
+	readTimeout = 30 * time.Second
+)
 
 // once is the client's retryer for requests that this package tries again by
 // itself, as a retry of the SDK would: it sends the same delay although time has

@@ -32,8 +32,8 @@
 // Each message has its own result. What may pass is tried again until the
 // context ends, with pauses of 50 ms to 5 s, in company with others: single
 // entries of a request that SQS didn't take, and whole requests that were
-// throttled, failed or got no answer within 10 s. A delay runs from the call to Publish, not
-// from the try. A message that may have arrived is sent three times at most to a
+// throttled, failed or got no answer within 10 s (and a second for each 64 KiB). A
+// delay runs from the call to Publish, not from the try. A message that may have arrived is sent three times at most to a
 // standard queue, which then has it up to three times; a FIFO queue drops the
 // repeats, as they have the same deduplication id. If there was never an answer, the
 // error is an ErrUnknownOutcome.

@@ -1,9 +1,10 @@
 package sqs_test
 
 import (
-	"crypto/md5" //nolint:gosec // what SQS answers with
+	"crypto/md5"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -135,7 +136,7 @@ func sendSome(in map[string]any, taken func(body string) bool) any {
 			bad = append(bad, map[string]any{"Id": e["Id"], "Code": "InternalError", "Message": "no", "SenderFault": true})
 			continue
 		}
-		sum := md5.Sum([]byte(body)) //nolint:gosec // what SQS answers with
+		sum := md5.Sum([]byte(body))
 		ok = append(ok, map[string]any{"Id": e["Id"], "MessageId": "m-" + body, "MD5OfMessageBody": hex.EncodeToString(sum[:])})
 	}
 	return map[string]any{"Successful": ok, "Failed": bad}
@@ -164,10 +165,8 @@ func failEach(code string) func(map[string]any) any {
 func bringing(body string, attributes map[string]string) func(map[string]any) any {
 	return func(map[string]any) any {
 		attrs := map[string]string{"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000000"}
-		for k, v := range attributes {
-			attrs[k] = v
-		}
-		sum := md5.Sum([]byte(body)) //nolint:gosec // what SQS answers with
+		maps.Copy(attrs, attributes)
+		sum := md5.Sum([]byte(body))
 		return map[string]any{"Messages": []any{map[string]any{
 			"MessageId": "m-" + body, "ReceiptHandle": "r-" + body, "Body": body, "MD5OfBody": hex.EncodeToString(sum[:]),
 			"Attributes": attrs,

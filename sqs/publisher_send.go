@@ -35,7 +35,9 @@ var errUnanswered error = &callError{queue.ErrUnknownOutcome, errors.New("the an
 func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 	now := time.Now()
 	in := &awssqs.SendMessageBatchInput{QueueUrl: &h.url, Entries: make([]types.SendMessageBatchRequestEntry, len(batch))}
+	size := 0
 	for i, it := range batch {
+		size += it.Size
 		o := &it.Value
 		if o.first.IsZero() {
 			o.first = now
@@ -44,7 +46,7 @@ func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 		*e = o.entry
 		e.Id, e.DelaySeconds = entryID(i), o.delay(now)
 	}
-	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	limited, cancel := context.WithTimeout(ctx, callTimeout+time.Duration(size/slowest)*time.Second)
 	sent := &sent{Context: limited, tries: &h.counts.sends, traced: true}
 	out, err := h.client.SendMessageBatch(sent, in, h.once)
 	cancel()

@@ -96,7 +96,7 @@ func (h *handle) poll(ctx context.Context, most int) ([]*receipt, error) {
 	if until, ok := remote.Until(ctx); ok {
 		wait = min(wait, time.Until(until)-pollMargin)
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(wait, 0)+callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(wait, 0)+readTimeout)
 	defer cancel()
 	in := &awssqs.ReceiveMessageInput{
 		QueueUrl: &h.url, MaxNumberOfMessages: int32(most), //nolint:gosec // at most 10

@@ -163,7 +163,7 @@ func (g *Group[T]) Add(it *Item[T]) {
 	case b.closed:
 		it.err, it.state = queue.ErrClosed, done
 	case !b.roomLocked(g.ctx, it):
-		it.err, it.state = context.Cause(g.ctx), done
+		it.err, it.state = endOf(g.ctx), done
 	case g.broken[it.Key] && it.Key != "":
 		it.err, it.state = ErrOvertaking, done
 	}
@@ -255,7 +255,7 @@ func (b *Batcher[T]) finishLocked(it *Item[T], err error) {
 // leave gives up what isn't done.
 func (g *Group[T]) leave() {
 	b := g.b
-	cause := context.Cause(g.ctx)
+	cause := endOf(g.ctx)
 	b.mu.Lock()
 	var calls []*call[T]
 	for it := g.first; it != nil; it = it.next {
@@ -296,6 +296,15 @@ func (g *Group[T]) leave() {
 
 // cutGrace is how long a request that was cut off may take to return.
 const cutGrace = time.Second
+
+// endOf says that ctx has ended, and why.
+func endOf(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
 
 func gaveUp(cause, last error) error {
 	if last == nil {

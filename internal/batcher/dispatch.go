@@ -237,7 +237,7 @@ func (b *Batcher[T]) pickLocked(it *Item[T], items *[]*Item[T], size *int) bool 
 		return true
 	}
 	if it.left() {
-		b.finishLocked(it, gaveUp(context.Cause(it.group.ctx), it.err))
+		b.finishLocked(it, gaveUp(endOf(it.group.ctx), it.err))
 		return true
 	}
 	if len(*items) > 0 && *size+it.Size > b.MaxBytes {
@@ -316,7 +316,7 @@ func (b *Batcher[T]) returned(c *call[T], r Report, took time.Duration) {
 			if !res.Again || b.closed {
 				b.finishLocked(it, res.Err)
 			} else if it.left() {
-				b.finishLocked(it, gaveUp(context.Cause(it.group.ctx), res.Err))
+				b.finishLocked(it, gaveUp(endOf(it.group.ctx), res.Err))
 			} else {
 				it.state, it.err = resting, res.Err
 				it.tries++
@@ -326,6 +326,10 @@ func (b *Batcher[T]) returned(c *call[T], r Report, took time.Duration) {
 	}
 	b.restLocked(rest)
 	for _, it := range c.items {
+		if it.state == done {
+			var zero T
+			it.Value = zero // a caller with many more to send keeps its items
+		}
 		if l := it.line; l != nil && l.busy && it.state != resting && !resumes(l) {
 			b.freeLocked(l, &b.ready)
 		}

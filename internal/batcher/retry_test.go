@@ -99,6 +99,18 @@ func TestWhatWasNotSentWhenItsContextEndedNeverIs(t *testing.T) {
 	})
 }
 
+func TestTheEndOfAContextIsToldWithItsCause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, time.Hour)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(queue.ErrDraining) })
+		errs := b.publish(ctx, "m")
+		assert.ErrorIs(t, errs[0], context.Canceled)
+		assert.ErrorIs(t, errs[0], queue.ErrDraining)
+	})
+}
+
 func TestWhatIsUnderWayWhenItsContextEndsIsUnknown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
