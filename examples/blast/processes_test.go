@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +24,6 @@ import (
 
 	"github.com/anyqueue/anyqueue/examples/blast/parties"
 	"github.com/anyqueue/anyqueue/examples/internal/backends"
-	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 	"github.com/anyqueue/anyqueue/queue/config"
 	"github.com/anyqueue/anyqueue/sqs"
 	"github.com/anyqueue/anyqueue/sqs/awsclient"
@@ -39,64 +35,45 @@ import (
 // Who judges, the third parties, survives in this process.
 func TestProcessesThatAreKilledLoseNobody(t *testing.T) {
 	t.Parallel()
-	for server, tc := range map[string]struct {
-		variable string // with the endpoint; empty: a server in this process
-		lease    string // shorter ones are for servers that aren't slow at times
-	}{
-		"sqstest":    {"", "3s"},
-		"LocalStack": {"ANYQUEUE_TEST_SQS_LOCALSTACK", "10s"},
-		"ElasticMQ":  {"ANYQUEUE_TEST_SQS_ELASTICMQ", "10s"},
+	dir, once, binary := t.TempDir(), sync.Once{}, ""
+	for server, variable := range map[string]string{
+		"sqstest":    "", // in this process
+		"LocalStack": "ANYQUEUE_TEST_SQS_LOCALSTACK",
+		"ElasticMQ":  "ANYQUEUE_TEST_SQS_ELASTICMQ",
 	} {
 		t.Run(server, func(t *testing.T) {
 			t.Parallel()
-			endpoint := os.Getenv(tc.variable)
+			endpoint := os.Getenv(variable)
 			switch {
-			case tc.variable == "" && testing.Short():
+			case variable == "" && testing.Short():
 				t.Skip("it takes a quarter of a minute")
-			case tc.variable == "":
-				fake := sqstest.New(nil)
+			case variable == "":
+				fake := sqstest.New(&sqstest.Options{EndCutPolls: true}) // else a dead process's poll adds another lease
 				t.Cleanup(fake.Close)
 				var err error
 				endpoint, err = fake.Start("")
 				require.NoError(t, err)
 			case endpoint == "":
-				t.Skipf("%s is empty", tc.variable)
+				t.Skipf("%s is empty", variable)
 			}
-			binary := build(t)
+			once.Do(func() { binary = build(t, dir) })
 			for _, policy := range []string{"hold", "resend"} {
 				t.Run(policy, func(t *testing.T) {
 					t.Parallel()
-					killed(t, binary, endpoint, tc.lease, policy)
+					killed(t, binary, endpoint, policy)
 				})
 			}
 		})
 	}
 }
 
-var built struct {
-	once sync.Once
-	file string
-	err  error
-}
-
 // build returns the program's binary.
-func build(t *testing.T) string {
+func build(t *testing.T, dir string) string {
 	t.Helper()
-	built.once.Do(func() {
-		// Other tests use it too: it isn't this one's to remove.
-		dir, err := os.MkdirTemp("", "blast") //nolint:usetesting // see above
-		if err != nil {
-			built.err = err
-			return
-		}
-		built.file = filepath.Join(dir, "blast")
-		out, err := exec.CommandContext(context.Background(), "go", "build", "-o", built.file, ".").CombinedOutput() //nolint:usetesting // see above
-		if err != nil {
-			built.err = fmt.Errorf("%w: %s", err, out)
-		}
-	})
-	require.NoError(t, built.err)
-	return built.file
+	file := filepath.Join(dir, "blast")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return file
 }
 
 const (
@@ -105,7 +82,7 @@ const (
 )
 
 // killed runs a blast whose processes are killed, and judges it.
-func killed(t *testing.T, binary, endpoint, lease, policy string) {
+func killed(t *testing.T, binary, endpoint, policy string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -131,10 +108,7 @@ func killed(t *testing.T, binary, endpoint, lease, policy string) {
 	conductor := &program{
 		opts: opts, log: slog.New(slog.DiscardHandler), time: newTimeline(out), onMail: watch.mail, onChange: watch.change,
 		backends: config.Backends{"here": backends.Prefixed(sqs.New(client, nil), prefix)},
-		env: func(name string) (string, bool) {
-			v, ok := map[string]string{"QUEUE_BACKEND": "here", "BLAST_LEASE": lease}[name]
-			return v, ok
-		},
+		env:      func(name string) (string, bool) { return "here", name == "QUEUE_BACKEND" },
 	}
 	type verdict struct {
 		lost bool
@@ -152,10 +126,15 @@ func killed(t *testing.T, binary, endpoint, lease, policy string) {
 	case v := <-judged:
 		t.Fatalf("the third parties have ended: %v\n%s", v.err, out)
 	}
+	var processes []*process
 	start := func(role, endpoint string) *process {
-		return startProcess(t, binary, []string{"-role", role, "-parties", partiesURL, "-in-doubt", policy},
-			"QUEUE_BACKEND=sqs", "QUEUE_PREFIX="+prefix, "BLAST_LEASE="+lease, "AWS_ENDPOINT_URL_SQS="+endpoint,
+		d := newDoor(t, partiesURL)
+		p := startProcess(t, binary, []string{"-role", role, "-parties", d.url, "-in-doubt", policy},
+			"QUEUE_BACKEND=sqs", "QUEUE_PREFIX="+prefix, "AWS_ENDPOINT_URL_SQS="+endpoint,
 			"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test")
+		p.door = d
+		processes = append(processes, p)
+		return p
 	}
 	// In the middle of its fan-out the list sender's requests stop.
 	gate := newGate(t, endpoint, 40)
@@ -185,8 +164,10 @@ func killed(t *testing.T, binary, endpoint, lease, policy string) {
 		wait("mails under way", watch.underWay(killedSender+1))
 		senders[i].kill(t)
 		watch.killed()
-		senders[i] = start(roleSender, endpoint)
 		watch.goOn()
+		senders[i].door.close(t) // the last that it has asked for is done
+		watch.killed()
+		senders[i] = start(roleSender, endpoint)
 	}
 
 	var v verdict
@@ -201,9 +182,12 @@ func killed(t *testing.T, binary, endpoint, lease, policy string) {
 	assert.False(t, v.lost)
 	r := lastLine(t, out.String())
 	checkSum(t, r)
+	lost := lostLeases(processes)
+	watch.check(t, r, policy == "resend", lost)
 	checkOutcomes(t, conductor.fakes)
-	watch.check(t, r, policy == "resend")
-	assert.Equal(t, r.Unique-r.DeadLettered, conductor.fakes.Activities(mailSent, mailSkipped, mailInDoubt), "one activity per customer")
+	told := conductor.fakes.Activities(mailSent, mailSkipped, mailInDoubt)
+	assert.GreaterOrEqual(t, told, r.Unique-r.DeadLettered, "an activity for each customer")
+	assert.LessOrEqual(t, told, r.Unique-r.DeadLettered+len(lost), "and another one only where two senders had the same mail")
 }
 
 // checkOutcomes compares what became of each customer with what the list says
@@ -219,218 +203,33 @@ func checkOutcomes(t *testing.T, fakes *parties.Parties) {
 		case c == nil || c.OptedOut || strings.Contains(c.Email, "+"): // unknown, or a bad address
 			assert.Equal(t, parties.Outcome{Customer: o.Customer, Fate: "skipped"}, o)
 		case strings.Contains(c.Email, ".."):
-			assert.Equal(t, parties.Outcome{Customer: o.Customer, Fate: "dead_lettered"}, o)
+			// In doubt when its sender has died before it could note the refusal: watch.check
+			// has asked for the reason.
+			assert.Contains(t, []string{"dead_lettered", "in_doubt"}, o.Fate, o.Customer)
+			assert.Zero(t, o.Mails, o.Customer)
 		default:
 			assert.Contains(t, []string{"sent", "in_doubt"}, o.Fate, o.Customer)
 		}
 	}
 }
 
-// watch follows the mail API and what the senders note about their mails. It may
-// be used concurrently.
-type watch struct {
-	mu       sync.Mutex
-	cond     *sync.Cond
-	accepted int
-	stop     int // mails, after which the API answers nobody; 0: none
-	stopped  chan struct{}
-	waiting  int // for that many mails under way
-	enough   chan struct{}
-
-	open   map[string]bool     // mails begun and not ended, by id
-	story  map[string][]string // of each mail: begun, mail, mail lost, kill, done, in_doubt, ...
-	doubts map[string]bool     // mails that were under way at a kill
-	cut    map[string]bool     // mails whose answer the network lost
-}
-
-func newWatch() *watch {
-	w := &watch{open: map[string]bool{}, story: map[string][]string{}, doubts: map[string]bool{}, cut: map[string]bool{}}
-	w.cond = sync.NewCond(&w.mu)
-	return w
-}
-
-func (w *watch) mail(r thirdparty.Request) {
-	if !r.Handled() {
-		return
-	}
-	form, err := url.ParseQuery(string(r.Body))
-	if err != nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	id := form.Get("v:mail-id")
-	w.story[id] = append(w.story[id], "mail")
-	if r.Fault == thirdparty.Lost {
-		w.cut[id] = true
-	}
-	w.accepted++
-	for w.stop > 0 && w.accepted >= w.stop {
-		if w.stopped != nil {
-			close(w.stopped)
-			w.stopped = nil
-		}
-		w.cond.Wait()
-	}
-}
-
-func (w *watch) change(key, value string) {
-	id, ok := strings.CutPrefix(key, parties.MailPrefix)
-	if !ok {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.story[id] = append(w.story[id], value)
-	if value == sendBegun {
-		w.open[id] = true
-	} else {
-		delete(w.open, id)
-	}
-	if w.enough != nil && len(w.open) >= w.waiting {
-		close(w.enough)
-		w.enough = nil
-	}
-}
-
-// stopAfter makes the mail API answer nobody once it has so many mails. The
-// channel is closed then.
-func (w *watch) stopAfter(mails int) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stop, w.stopped = mails, make(chan struct{})
-	return w.stopped
-}
-
-// underWay is closed when so many mails are begun and not ended.
-func (w *watch) underWay(mails int) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	enough := make(chan struct{})
-	if len(w.open) >= mails {
-		close(enough)
-		return enough
-	}
-	w.waiting, w.enough = mails, enough
-	return enough
-}
-
-// killed notes that a sender has died just now.
-func (w *watch) killed() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for id := range w.open {
-		w.doubts[id] = true
-		w.story[id] = append(w.story[id], "kill")
-	}
-}
-
-// goOn makes the mail API answer again.
-func (w *watch) goOn() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stop = 0
-	w.cond.Broadcast()
-}
-
-// check explains every mail that was sent twice, and every one that's in doubt.
-func (w *watch) check(t *testing.T, r parties.Result, resend bool) {
-	t.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	assert.NotEmpty(t, w.doubts, "the kills hit senders at work")
-	twice, held := 0, 0
-	for id, story := range w.story {
-		mails, why := 0, ""
-		for _, event := range story {
-			switch event {
-			case "mail":
-				if mails++; mails > 1 {
-					twice++
-					assert.NotEqual(t, sendDone, why, "sent again although it was known to be sent: %s %v", id, story)
-				}
-			case sendDone:
-				why = sendDone
-			case sendInDoubt:
-				held++
-			}
-		}
-		if mails > 1 || story[len(story)-1] == sendInDoubt {
-			assert.True(t, w.doubts[id] || w.cut[id], "neither a kill nor a lost answer explains %s %v", id, story)
+// lostLeases are the messages, by id, of which a process says that it lost their
+// lease: on a machine that's too busy for it to renew them in time.
+func lostLeases(ps []*process) map[string]bool {
+	lost := map[string]bool{}
+	line := regexp.MustCompile(`msg="lease lost" queue=\S+ id=(\S+)`)
+	for _, p := range ps {
+		for _, m := range line.FindAllStringSubmatch(p.out.String(), -1) {
+			lost[m[1]] = true
 		}
 	}
-	assert.Equal(t, twice, r.DuplicateMails)
-	if !resend {
-		assert.Zero(t, twice, "what's in doubt is held")
-		assert.Greater(t, held, len(w.cut), "some because their sender was killed")
-		return
-	}
-	assert.Zero(t, r.InDoubt)
-	assert.Positive(t, twice, "the price of it")
+	return lost
 }
-
-// gate is a way to the broker that closes after so many requests that publish.
-type gate struct {
-	url     string
-	reached chan struct{} // closed when the gate has closed
-
-	mu     sync.Mutex
-	left   int
-	closed chan struct{} // closed when the gate opens again
-}
-
-func newGate(t *testing.T, endpoint string, requests int) *gate {
-	t.Helper()
-	to, err := url.Parse(endpoint)
-	require.NoError(t, err)
-	g := &gate{reached: make(chan struct{}), left: requests, closed: make(chan struct{})}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(to)
-			r.Out.Host = to.Host
-		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }, // its client is dead
-	}
-	server, err := thirdparty.Serve("", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.Header.Get("X-Amz-Target"), "SendMessage") && !g.pass(r.Context()) {
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		now, cancel := context.WithCancel(context.Background())
-		cancel()
-		assert.NoError(t, server.Close(now))
-	})
-	g.url = server.URL
-	return g
-}
-
-// pass waits at the closed gate, and reports whether the caller is still there.
-func (g *gate) pass(ctx context.Context) bool {
-	g.mu.Lock()
-	g.left--
-	if g.left == 0 {
-		close(g.reached)
-	}
-	through := g.left > 0
-	g.mu.Unlock()
-	if through {
-		return true
-	}
-	select {
-	case <-g.closed:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
-}
-
-func (g *gate) open() { close(g.closed) }
 
 // process is a part of the program in a process of its own.
 type process struct {
 	cmd  *exec.Cmd
+	door *door
 	out  *output
 	done chan error
 }
