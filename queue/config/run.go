@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// closeTimeout is how long closing a consumer's queue may take; by then
-	// nothing is in flight but what ignores its context.
+	// closeTimeout is how long closing a queue may take that was opened too late.
 	closeTimeout = 5 * time.Second
+	// pollTimeout is the same after a consumer has ended. It has settled
+	// everything by then, and polls that are left have had their ReceiveGrace.
+	pollTimeout = 250 * time.Millisecond
 	// steady is how long a consumer must have run for its earlier failures to
 	// be forgotten.
 	steady = time.Minute
@@ -128,7 +130,7 @@ func (b *Bus) consume(ctx context.Context, w *worker) error {
 		return err
 	}
 	defer func() {
-		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollTimeout)
 		defer cancel()
 		if err := q.Close(cctx); err != nil {
 			b.log().Warn("queue not closed", "queue", w.queue.Name, "err", err)
