@@ -79,6 +79,8 @@ func checkTenant(id string) error {
 	return nil
 }
 
+var _ queue.OriginalOptions = (*receipt)(nil)
+
 // OriginalOptions are the options that the message came with, for what the
 // library publishes again. Other systems ignore them.
 func (r *receipt) OriginalOptions() []queue.MessageOption {

@@ -96,6 +96,27 @@ func TestATenantSurvivesALongDelay(t *testing.T) {
 	})
 }
 
+func TestATenantSurvivesADeadLetterQueueAndRedrive(t *testing.T) {
+	faulty(t, queue.QueueSpec{DeadLetter: "dead"}, func(t *testing.T, r *rig) {
+		dead, err := r.backend().Open(t.Context(), "dead", nil)
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, dead.Close(t.Context())) }()
+		m := message("a")
+		m.Options = []queue.MessageOption{sqs.TenantID("acme"), sqs.TraceHeader("Root=1")}
+		require.NoError(t, r.q.Publish(t.Context(), m))
+		d := receive(t, r.q, 1)[0]
+		require.NoError(t, dead.Publish(t.Context(), queue.NewDeadLetter(d, errWork, queue.ReasonRejected, time.Now())))
+		require.NoError(t, r.q.Settle(t.Context(), queue.Settlement{Delivery: d}))
+		time.Sleep(time.Second) // Redrive is frozen at its start
+		res, err := queue.Redrive(t.Context(), dead, r.q, &queue.RedriveOptions{AnySource: true})
+		require.NoError(t, err)
+		assert.Equal(t, 1, res.Moved)
+		got := tenants(t, r.q, 1)["a"]
+		assert.Equal(t, "acme", got.GroupID)
+		assert.Equal(t, "Root=1", got.TraceHeader)
+	})
+}
+
 // What came with a delivery goes to whatever it's published to again: a FIFO queue
 // has no tenants, and another system ignores them.
 func TestOptionsThatCameWithADeliveryAreHints(t *testing.T) {
