@@ -229,7 +229,13 @@ func (s *settler) doneLocked() bool {
 // call settles once. It returns what failed and can still be tried, and whether
 // nothing failed.
 func (s *settler) call(ctx context.Context, batch []Settlement, leases []*lease) ([]Settlement, []*lease, bool) {
-	limited, cancel := context.WithTimeout(ctx, settleTimeout)
+	limit := settleTimeout
+	for i := range batch {
+		if end := leases[i].deadline; batch[i].Kind == Defer && !end.IsZero() { // a copy that's sent after the lease is one too many
+			limit = min(limit, time.Until(end))
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
 	err := s.c.sub.Settle(limited, batch...)
 	cancel()
 	if err == nil {

@@ -64,9 +64,10 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 		MaxItems: maxEntries, MaxBytes: s.maxBytes, MaxCalls: maxSends, MaxHeld: maxHeld, MaxHeldBytes: maxHeldBytes, Send: h.send,
 	}
 	if opts.Lease > 0 {
-		h.visibility = seconds(opts.Lease)
-		s.visibility = time.Duration(h.visibility) * time.Second
+		s.visibility = opts.Lease
 	}
+	h.visibility = seconds(s.visibility) // always asked for, so that it's true
+	s.visibility = time.Duration(h.visibility) * time.Second
 	h.caps = capabilities(name, at.url, opts.Ordered, s)
 	if len(s.assumed) > 0 {
 		log := opts.Logger

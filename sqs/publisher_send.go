@@ -3,6 +3,7 @@ package sqs
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -53,7 +54,14 @@ func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 	if err != nil && len(batch) > 1 && is[*types.BatchRequestTooLong](err) {
 		// The queue allows less than it has told, or than was assumed.
 		half := len(batch) / 2
-		a, b := h.send(ctx, batch[:half]), h.send(ctx, batch[half:])
+		a := h.send(ctx, batch[:half])
+		if i := slices.IndexFunc(a.Results, func(r batcher.Result) bool { return r.Err != nil }); h.fifo && i >= 0 {
+			for range batch[half:] { // they mustn't overtake it
+				a.Results = append(a.Results, batcher.Result{Err: a.Results[i].Err, Again: true})
+			}
+			return a
+		}
+		b := h.send(ctx, batch[half:])
 		return batcher.Report{Results: append(a.Results, b.Results...), Slow: a.Slow || b.Slow}
 	}
 	results := make([]batcher.Result, len(batch))
@@ -77,7 +85,7 @@ func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 		if r.Err == nil {
 			continue
 		}
-		if r.Doubt && !h.harmless(batch[i]) {
+		if (r.Doubt || h.fifo && batch[i].Doubts() > 0) && !h.harmless(batch[i]) {
 			r.Again = false
 		}
 		slow = slow || errors.Is(r.Err, queue.ErrThrottled)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -224,29 +225,27 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 			errs[i] = &queue.InvalidError{Field: "Kind", Reason: s[i].Kind.String()}
 		}
 	}
-	h.sendHops(ctx, hops, errs)
-	for i, r := range deferred {
-		if errs[i] == nil { // its copy is durable
-			r.hopSent = true
-			acks = append(acks, change{i, r, 0})
-		}
-	}
 	remove := func(b []change) { h.remove(ctx, b, errs) }
 	hide := func(b []change) { h.hide(ctx, b, errs) }
-	switch {
-	case len(releases) == 0:
-		h.each(acks, remove)
-	case len(acks) == 0:
-		h.each(releases, hide)
-	default:
-		remote.Parallel(2, func(i int) {
-			if i == 0 {
-				h.each(acks, remove)
-			} else {
-				h.each(releases, hide)
+	var wg sync.WaitGroup
+	if len(deferred) > 0 { // nobody else waits for their copies
+		wg.Go(func() {
+			h.sendHops(ctx, hops, errs)
+			var originals []change
+			for i, r := range deferred {
+				if errs[i] == nil { // its copy is durable
+					r.hopSent = true
+					originals = append(originals, change{i, r, 0})
+				}
 			}
+			h.each(originals, remove)
 		})
 	}
+	if len(releases) > 0 {
+		wg.Go(func() { h.each(releases, hide) })
+	}
+	h.each(acks, remove)
+	wg.Wait()
 	if err := queue.NewSettleError(errs); err != nil {
 		return h.fail("settle on", err)
 	}
@@ -274,7 +273,7 @@ func visibility(delay time.Duration, r *receipt, now time.Time) (int32, error) {
 	if delay < 0 {
 		return 0, &queue.InvalidError{Field: "Delay", Reason: "negative"}
 	}
-	return min(seconds(delay), int32(max(left(r, now), 0)/time.Second)), nil //nolint:gosec // at most 12 hours
+	return seconds(min(delay, max(left(r, now), 0).Truncate(time.Second))), nil //nolint:gosec // at most 12 hours
 }
 
 func left(r *receipt, now time.Time) time.Duration { return r.received.Add(maxVisibility).Sub(now) }

@@ -92,6 +92,7 @@ type Item[T any] struct {
 	err    error
 	tries  int
 	doubts int
+	before int // doubts when its request left: Send reads it without the lock
 }
 
 type state uint8
@@ -106,7 +107,7 @@ const (
 
 // Doubts is how many tries may have taken effect, before the one under way. It's
 // for Send.
-func (it *Item[T]) Doubts() int { return it.doubts }
+func (it *Item[T]) Doubts() int { return it.before }
 
 // Err is what became of the item, after Wait.
 func (it *Item[T]) Err() error { return it.err }
@@ -169,6 +170,7 @@ func (g *Group[T]) Add(it *Item[T]) {
 	}
 	if it.state == done {
 		g.left--
+		b.makeRoomLocked() // its turn is another's
 		return
 	}
 	b.held++
@@ -280,8 +282,10 @@ func (g *Group[T]) leave() {
 		for _, c := range calls {
 			select {
 			case <-c.done:
+				continue
 			case <-t.C:
 			}
+			break
 		}
 	}
 	b.mu.Lock()

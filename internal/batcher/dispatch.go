@@ -255,7 +255,7 @@ func (b *Batcher[T]) startLocked(items []*Item[T], partial bool) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(items[0].group.ctx))
 	c := &call[T]{items: items, cancel: cancel, partial: partial, live: len(items), done: make(chan struct{})}
 	for _, it := range items {
-		it.call = c
+		it.call, it.before = c, it.doubts
 	}
 	if b.open == nil {
 		b.open = map[*call[T]]struct{}{}
@@ -347,15 +347,17 @@ func (b *Batcher[T]) keepOrderLocked(items []*Item[T], results []Result) {
 		group *Group[T]
 		key   string
 	}
-	taken := map[owner]bool{}
+	taken, doubtful := map[owner]bool{}, map[owner]bool{}
 	for i := len(items) - 1; i >= 0; i-- {
 		it, r := items[i], &results[i]
 		switch o := (owner{it.group, it.Key}); {
 		case it.Key == "":
 		case r.Err == nil:
 			taken[o] = true
-		case taken[o]:
+		case taken[o] || doubtful[o] && !r.Doubt:
 			r.Again = false
+		default:
+			doubtful[o] = doubtful[o] || r.Doubt
 		}
 	}
 	broken := map[owner]bool{}
