@@ -126,7 +126,13 @@ func (f *fetcher) lookAgainLocked(now time.Time) {
 // before another receive could bring it. Answers vary: with two round trips slots
 // were seen to stay empty.
 func (f *fetcher) aheadLocked() int {
-	window := min(max(3*f.rtt, minFetchWindow), f.windowLocked())
+	trips := time.Duration(3)
+	if f.c.caps.MaxReceive == 0 {
+		// One receive brings all, and takes the longer the more it brings: looking
+		// ahead by a multiple of it would feed itself.
+		trips = 1
+	}
+	window := min(max(trips*f.rtt, minFetchWindow), f.windowLocked())
 	return min(int(f.rate*window.Seconds()), maxAhead)
 }
 
