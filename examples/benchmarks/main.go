@@ -7,9 +7,8 @@
 // the peers are Watermill's gochannel and gocloud.dev's mempubsub. On SQS the
 // floor is a loop on the AWS SDK as one writes it by hand (sqs_raw.go), the peer
 // gocloud.dev's awssnssqs; every request goes over a link that counts it and
-// makes it longer (sqs_link.go). Watermill's package for SQS isn't among them: the
-// Go module proxy doesn't serve it. It's a module of its own, so that they're no
-// dependencies of the library.
+// makes it longer (sqs_link.go). Watermill's package for SQS isn't among them. It's
+// a module of its own, so that they're no dependencies of the library.
 //
 // It exits with 0 also when a target isn't reached, as a busy machine decides
 // that too, and with 1 when something couldn't be measured.

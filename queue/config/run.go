@@ -140,5 +140,11 @@ func (b *Bus) consume(ctx context.Context, w *worker) error {
 	if err != nil {
 		return fmt.Errorf("config: queue %s: %w", w.queue.Name, err)
 	}
+	defer func() {
+		if n := c.Stats().CutReceives; n > 0 {
+			// A message that comes to one of them is hidden until its lease ends.
+			b.log().Info("receives cut off", "queue", w.queue.Name, "count", n)
+		}
+	}()
 	return c.Run(ctx)
 }
