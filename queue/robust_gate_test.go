@@ -1,0 +1,114 @@
+package queue
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A gate under the test's control.
+type testGate struct {
+	mu    sync.Mutex
+	room  Room
+	entry func(*Delivery) Entry
+	wake  func()
+}
+
+func (g *testGate) Wrap(h Handler) Handler { return h }
+func (g *testGate) Attach(w func()) func() {
+	g.mu.Lock()
+	g.wake = w
+	g.mu.Unlock()
+	return func() {}
+}
+func (g *testGate) Room() Room {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.room
+}
+func (g *testGate) Enter(d *Delivery) Entry {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.entry == nil {
+		return Entry{OK: true}
+	}
+	return g.entry(d)
+}
+func (g *testGate) Leave(any, GateResult) {}
+func (g *testGate) set(f func()) {
+	g.mu.Lock()
+	f()
+	w := g.wake
+	g.mu.Unlock()
+	w()
+}
+
+func TestAGatesWakesReachTheNextRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(time.Minute)
+		var handled atomic.Int64
+		g := &testGate{room: Unlimited}
+		g.entry = func(d *Delivery) Entry { return Entry{OK: d.ID != "m0"} }
+		c := consumer(t, f, func(context.Context, *Delivery) error {
+			handled.Add(1)
+			time.Sleep(5 * time.Second)
+			return nil
+		}, ConsumerOptions{Concurrency: 1, Middleware: []Middleware{g}})
+		f.put(msgs(1)...) // held back
+		r := run(c)
+		pass(time.Second)
+		d := msgs(2)[1:]
+		f.put(d...) // runs
+		pass(time.Second)
+		g.set(func() {}) // a wake while the slot is full
+		pass(time.Second)
+		require.NoError(t, r.stop())
+		require.EqualValues(t, 1, handled.Load())
+
+		g.room = Room{N: 0}
+		g.entry = nil
+		f.put(msgs(1)...)
+		r = run(c)
+		pass(time.Second)
+		require.EqualValues(t, 1, handled.Load())
+		g.set(func() { g.room = Unlimited })
+		pass(time.Hour)
+		assert.EqualValues(t, 2, handled.Load(), "the wake of the gate was lost")
+		require.NoError(t, r.stop())
+	})
+}
+
+func TestRaisingConcurrencyStartsWhatAGateLetsPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(time.Minute)
+		open := false
+		var handled atomic.Int64
+		g := &testGate{room: Unlimited}
+		g.entry = func(d *Delivery) Entry { return Entry{OK: d.ID != "m0" || open} }
+		c := consumer(t, f, func(_ context.Context, d *Delivery) error {
+			if d.ID == "m0" {
+				handled.Add(1)
+				return nil
+			}
+			time.Sleep(30 * time.Minute)
+			return nil
+		}, ConsumerOptions{Concurrency: 1, Middleware: []Middleware{g}, DrainTimeout: time.Hour})
+		f.put(msgs(1)...)
+		r := run(c)
+		pass(time.Second)
+		f.put(msgs(2)[1:]...)
+		pass(time.Second)
+		g.set(func() { open = true }) // slot full
+		pass(time.Second)
+		require.NoError(t, c.SetConcurrency(2))
+		pass(10 * time.Minute)
+		assert.EqualValues(t, 1, handled.Load(), "held though its gate is open and a slot is free")
+		require.NoError(t, r.stop())
+	})
+}
