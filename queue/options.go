@@ -195,7 +195,9 @@ type ConsumerStats struct {
 	ReceiveCalls  uint64
 	ReceiveErrors uint64
 	// CutReceives counts receives that were cut off by a shutdown or pause: the
-	// broker may hold what they would have brought until its lease ends.
+	// broker may hold what they would have brought until its lease ends. A backend
+	// may let such a poll go on and lose nothing: on Amazon SQS, the polls that were
+	// really stranded are Unread of sqs.CountsOf(q).
 	CutReceives uint64
 
 	LastError     error // of Receive, cleared by a success

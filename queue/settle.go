@@ -280,10 +280,11 @@ func (s *settler) sift(ctx context.Context, batch []Settlement, leases []*lease,
 	return batch[:n], leases[:n]
 }
 
-// unsendable tells errors of a publish that trying again can't heal.
+// unsendable tells errors of a publish that trying again can't heal: a consumer
+// needs no right to publish, but for this.
 func unsendable(err error) bool {
 	var limit *LimitError
-	return errors.As(err, &limit) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported)
+	return errors.As(err, &limit) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrPermission)
 }
 
 // insteadOfDefer is for a message that can't be published again with its due

@@ -52,8 +52,8 @@ type ensuring struct {
 // created.
 func (e *ensuring) ensure(ctx context.Context, name string, spec *queue.QueueSpec) (arn string, err error) {
 	b := e.backend
-	if b.err != nil {
-		return "", b.err
+	if err := b.check(); err != nil {
+		return "", err
 	}
 	at, err := b.locate(name, &queue.OpenOptions{Ordered: spec.Ordered})
 	if err != nil {

@@ -79,9 +79,7 @@ func onceBy(client *awssqs.Client) func(*awssqs.Options) {
 	}
 	return func(o *awssqs.Options) {
 		o.Retryer = once{v2}
-		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return stack.Deserialize.Add(watcher{}, middleware.Before)
-		})
+		o.APIOptions = append(o.APIOptions, watch)
 	}
 }
 
@@ -103,6 +101,27 @@ func (s *sent) Value(key any) any {
 		return s
 	}
 	return s.Context.Value(key)
+}
+
+// outcome is the meaning of the call's error.
+func (s *sent) outcome(err error) error {
+	err = classify(err)
+	if s.maybe || s.taken {
+		return as(queue.ErrUnknownOutcome, err)
+	}
+	return err
+}
+
+// watched is the context and the option of a call that the SDK tries again by
+// itself, so that its outcome is known.
+func watched(ctx context.Context) (*sent, func(*awssqs.Options)) {
+	return &sent{Context: ctx, tries: new(atomic.Uint64), traced: true}, func(o *awssqs.Options) {
+		o.APIOptions = append(o.APIOptions, watch)
+	}
+}
+
+func watch(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(watcher{}, middleware.Before)
 }
 
 // watcher looks at each attempt of a call, of which the SDK only tells the last.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -110,22 +111,53 @@ func passing(err error) bool {
 	return true
 }
 
+// separable reports whether a request was refused as a whole for what may be one
+// of its messages, or for their number: a client's error that isn't about the
+// queue, the credentials or the rate.
+func separable(err error) bool {
+	r, ok := errors.AsType[*awshttp.ResponseError](err)
+	if !ok || kindOf(err) != nil {
+		return false
+	}
+	if api, ok := errors.AsType[smithy.APIError](err); ok && slices.ContainsFunc(commonCodes, func(part string) bool { return strings.Contains(api.ErrorCode(), part) }) {
+		return false
+	}
+	switch code := r.HTTPStatusCode(); code {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout:
+		return false
+	default:
+		return code >= http.StatusBadRequest && code < http.StatusInternalServerError
+	}
+}
+
+// commonCodes are parts of codes that are about every request: an expired token,
+// a wrong clock, a key of KMS, an action or protocol that isn't known.
+var commonCodes = []string{"Expired", "Token", "TooSkewed", "Kms", "KMS", "UnsupportedOperation", "UnknownOperation", "InvalidAction", "InvalidAddress"}
+
 // leaseCodes are the codes of batch entries that say that a receipt handle is no
 // longer good. The prefix is that of the query protocol.
 var leaseCodes = []string{
 	"ReceiptHandleIsInvalid", "MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight",
-	// When a handle has expired (FIFO), or the message is gone. The only other
-	// parameter, the visibility, is within its limits.
-	"InvalidParameterValue", "InvalidParameterValueException",
 }
+
+// valueCodes are those of a handle that has expired (FIFO), or whose message is
+// gone; and of a visibility beyond the message's 12 hours.
+var valueCodes = []string{"InvalidParameterValue", "InvalidParameterValueException"}
 
 // entryError is the failure of one entry of a batch; lease says that the batch
 // ends or changes leases.
 func entryError(e *types.BatchResultErrorEntry, lease bool) error {
 	code := deref(e.Code)
 	err := fmt.Errorf("%s: %s", code, deref(e.Message))
-	if lease && slices.Contains(leaseCodes, code) {
+	switch {
+	case lease && slices.Contains(valueCodes, code):
+		return as(queue.ErrLeaseLost, &valueError{err})
+	case lease && slices.Contains(leaseCodes, code):
 		return as(queue.ErrLeaseLost, err)
 	}
 	return as(kindOfCode(code), err)
 }
+
+// valueError says that one of the parameters of an entry is wrong, without saying
+// which.
+type valueError struct{ error }

@@ -89,19 +89,21 @@ func TestAStaleReceipt(t *testing.T) {
 				r.publish("m", 1)
 				stale := receive(t, r.q, 1)[0]
 				time.Sleep(3 * time.Second)
-				fresh := receive(t, r.open(), 1)[0]
+				rival := r.open()
+				fresh := receive(t, rival, 1)[0]
 				err := r.q.Settle(t.Context(), queue.Settlement{Delivery: stale})
 				if c.lost {
 					assert.ErrorIs(t, err, queue.ErrLeaseLost)
+				} else {
+					assert.NoError(t, err, "SQS says yes, and deletes nothing")
 				}
 				_, err = r.q.Extend(t.Context(), time.Minute, stale)
-				if c.lost {
-					assert.ErrorIs(t, err, queue.ErrLeaseLost)
-				}
+				assert.ErrorIs(t, err, queue.ErrLeaseLost)
 				messages := r.server.Messages(r.name())
 				require.Len(t, messages, 1, "its owner still has it")
 				require.NoError(t, r.q.Settle(t.Context(), queue.Settlement{Delivery: fresh}))
 				assert.Empty(t, r.server.Messages(r.name()))
+				r.same(r.q, rival)
 			})
 		})
 	}
@@ -122,7 +124,8 @@ func TestAHandlerFiveTimesLongerThanTheLease(t *testing.T) {
 				if c.fault != nil {
 					r.fail(*c.fault)
 				}
-				rival := r.consume(r.open(), 10, func(context.Context, *queue.Delivery) error {
+				other := r.open()
+				rival := r.consume(other, 10, func(context.Context, *queue.Delivery) error {
 					time.Sleep(20 * time.Second)
 					return nil
 				})
@@ -135,6 +138,7 @@ func TestAHandlerFiveTimesLongerThanTheLease(t *testing.T) {
 				rival.end()
 				assert.Zero(t, r.duplicates())
 				assert.Zero(t, run.Stats().LeasesLost+rival.Stats().LeasesLost)
+				r.same(r.q, other)
 			})
 		})
 	}
@@ -167,6 +171,7 @@ func TestARivalConsumer(t *testing.T) {
 					assert.NotZero(t, one.Stats().Succeeded)
 					assert.NotZero(t, two.Stats().Succeeded)
 				}
+				r.same(r.q, rival)
 			})
 		})
 	}
@@ -232,6 +237,7 @@ func TestAShutdownWithAnOpenPoll(t *testing.T) {
 				}
 				assert.LessOrEqual(t, time.Since(published), c.handled+c.grace)
 				after.end()
+				r.same(next, r.q)
 			})
 		})
 	}
@@ -244,8 +250,8 @@ func TestTheEndpointIsGoneForHalfAMinute(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return nil
 		})
-		time.AfterFunc(5*time.Second, func() { r.down.Store(true) })
-		time.AfterFunc(35*time.Second, func() { r.down.Store(false) })
+		time.AfterFunc(5*time.Second, func() { r.gate.down.Store(true) })
+		time.AfterFunc(35*time.Second, func() { r.gate.down.Store(false) })
 		done := make(chan error, 60)
 		for i := range 60 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -262,6 +268,7 @@ func TestTheEndpointIsGoneForHalfAMinute(t *testing.T) {
 		c.end()
 		assert.Zero(t, r.duplicates(), "nothing was sent while nobody was there")
 		assert.Zero(t, c.Stats().LeasesLost)
+		r.same(r.q)
 	})
 }
 
@@ -288,6 +295,7 @@ func TestAClockThatIsOff(t *testing.T) {
 				c.end()
 				assert.Zero(t, r.duplicates())
 				assert.Zero(t, c.Stats().LeasesLost+c.Stats().Expired+c.Stats().SettleErrors)
+				r.same(r.q)
 			})
 		})
 	}

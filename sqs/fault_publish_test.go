@@ -117,6 +117,12 @@ func TestAThrottledQueueIsAskedLess(t *testing.T) {
 		wg.Wait()
 		assert.Less(t, r.server.Requests()[sendBatch], 40)
 		assert.Equal(t, 64, r.server.Entries()[sendBatch])
+		c := r.consume(r.q, 10, nil)
+		for r.duplicates() < 63 { // they are all alike
+			time.Sleep(time.Second)
+		}
+		c.end()
+		assert.NotZero(t, r.same(r.q).Throttled)
 	})
 }
 
@@ -226,12 +232,13 @@ func TestADelayIsKeptOverTries(t *testing.T) {
 		c.end()
 		assert.GreaterOrEqual(t, late, time.Duration(0), "never early")
 		assert.Less(t, late, 2*time.Second)
+		r.same(r.q)
 	})
 }
 
 func TestAPublishEndsWithItsContext(t *testing.T) {
 	faulty(t, queue.QueueSpec{}, func(t *testing.T, r *rig) {
-		r.down.Store(true)
+		r.gate.down.Store(true)
 		for _, wait := range []time.Duration{0, 3 * time.Second} { // 0: the default
 			ctx, want := t.Context(), queue.DefaultPublishTimeout
 			if wait > 0 {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,7 +29,7 @@ import (
 type rig struct {
 	t      *testing.T
 	server *sqstest.Server
-	down   atomic.Bool // the endpoint is gone
+	gate   gate
 	q      queue.Queue
 	fifo   bool
 
@@ -43,17 +45,19 @@ func faulty(t *testing.T, spec queue.QueueSpec, test func(t *testing.T, r *rig))
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, server: sqstest.New(nil), fifo: spec.Ordered, handled: map[string]int{}}
 		t.Cleanup(r.server.Close)
+		r.gate.next, r.gate.seen = r.server.Transport(), map[string]int{}
 		_, err := r.backend().Ensure(t.Context(), "orders", &spec)
 		require.NoError(t, err)
 		r.q = r.open()
 		r.server.ResetCounts()
+		r.gate.reset()
 		test(t, r)
 	})
 }
 
 func (r *rig) backend() *sqs.Backend {
 	return sqs.New(r.server.Client(func(o *awssqs.Options) {
-		o.HTTPClient = &http.Client{Transport: &gate{down: &r.down, next: r.server.Transport()}}
+		o.HTTPClient = &http.Client{Transport: &r.gate}
 	}), nil)
 }
 
@@ -66,17 +70,37 @@ func (r *rig) open() queue.Queue {
 	return q
 }
 
-// gate is a network that can be gone.
+// gate is a network that can be gone, and the proxy that counts what goes into it,
+// also when it's gone.
 type gate struct {
-	down *atomic.Bool
+	down atomic.Bool
 	next http.RoundTripper
+
+	mu   sync.Mutex
+	seen map[string]int // requests, by action
 }
 
 func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	g.mu.Lock()
+	g.seen[action]++
+	g.mu.Unlock()
 	if g.down.Load() {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	return g.next.RoundTrip(r)
+}
+
+func (g *gate) reset() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen = map[string]int{}
+}
+
+func (g *gate) counts() map[string]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.seen)
 }
 
 // name is what the server calls the queue.
@@ -173,27 +197,40 @@ func (r *rig) duplicates() int {
 	return len(r.order) - len(r.handled)
 }
 
-// same checks that the server has seen the requests that q says it made, and
-// that nothing is left.
-func (r *rig) same(q queue.Queue) sqs.Counts {
+// same checks that the network has seen the requests that the queues say they
+// made, together, and that no message is left. It returns the sums.
+func (r *rig) same(qs ...queue.Queue) sqs.Counts {
 	r.t.Helper()
-	synctest.Wait()
-	c, ok := sqs.CountsOf(q)
-	require.True(r.t, ok)
-	seen := r.server.Requests()
-	got := map[string]int{
-		"SendMessageBatch": int(c.Sends), "ReceiveMessage": int(c.Receives),
-		"DeleteMessageBatch": int(c.Deletes), "ChangeMessageVisibilityBatch": int(c.Changes),
-	}
-	for action, n := range got {
-		assert.Equal(r.t, seen[action], n, "requests of %s", action)
-	}
-	in, ok := queue.As[queue.Inspector](q)
+	sum := r.counted(qs...)
+	in, ok := queue.As[queue.Inspector](qs[0])
 	require.True(r.t, ok)
 	s, err := in.Stats(r.t.Context())
 	require.NoError(r.t, err)
 	assert.Zero(r.t, *s.Ready+*s.InFlight+*s.Delayed, "messages that are left")
-	return c
+	return sum
+}
+
+// counted is same, but for what's left: also of queues that are closed.
+func (r *rig) counted(qs ...queue.Queue) sqs.Counts {
+	r.t.Helper()
+	synctest.Wait()
+	var sum sqs.Counts
+	for _, q := range qs {
+		c, ok := sqs.CountsOf(q)
+		require.True(r.t, ok)
+		sum.Sends += c.Sends
+		sum.Receives += c.Receives
+		sum.Deletes += c.Deletes
+		sum.Changes += c.Changes
+		sum.Retried += c.Retried
+		sum.Throttled += c.Throttled
+		sum.Unread += c.Unread
+	}
+	seen := r.gate.counts()
+	for action, n := range map[string]uint64{sendBatch: sum.Sends, receiving: sum.Receives, deleteBatch: sum.Deletes, changeBatch: sum.Changes} {
+		assert.EqualValues(r.t, seen[action], n, "requests of %s", action)
+	}
+	return sum
 }
 
 var errWork = errors.New("the work failed")

@@ -179,19 +179,20 @@ func (h *handle) look(ctx context.Context, max int) ([]*receipt, error) {
 // Purge removes every message, also those in flight and delayed. SQS takes up to a
 // minute for it and may remove what's sent meanwhile, so wait for a minute before
 // publishing what must stay. A second Purge within that minute fails with
-// queue.ErrThrottled.
+// queue.ErrThrottled. An answer that's lost makes it a queue.ErrUnknownOutcome.
 func (h *handle) Purge(ctx context.Context) error {
 	ctx, end, err := h.calls.Begin(ctx)
 	if err != nil {
 		return h.fail("purge", err)
 	}
 	defer end()
-	_, err = h.client.PurgeQueue(ctx, &awssqs.PurgeQueueInput{QueueUrl: &h.url})
-	switch {
-	case is[*types.PurgeQueueInProgress](err):
-		return h.fail("purge", as(queue.ErrThrottled, err))
-	case err != nil:
-		return h.fail("purge", classify(err))
+	sent, option := watched(ctx)
+	_, err = h.client.PurgeQueue(sent, &awssqs.PurgeQueueInput{QueueUrl: &h.url}, option)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if is[*types.PurgeQueueInProgress](err) {
+		err = as(queue.ErrThrottled, err)
+	}
+	return h.fail("purge", sent.outcome(err))
 }

@@ -30,7 +30,8 @@ type Mover interface {
 	// StartMove starts a task that moves everything out of this queue, and
 	// returns as soon as SQS has taken it on, with the handle to cancel it. A queue
 	// has one running task at most. It fails with queue.ErrUnsupported where no
-	// redrive policy names this queue. Nil options are the defaults.
+	// redrive policy names this queue, and with queue.ErrUnknownOutcome when no
+	// answer was seen: Moves tells. Nil options are the defaults.
 	StartMove(ctx context.Context, opts *MoveOptions) (handle string, err error)
 
 	// Moves lists the tasks that move messages out of this queue, the newest
@@ -122,8 +123,12 @@ func (h *handle) startMove(ctx context.Context, opts *MoveOptions) (string, erro
 		return "", err
 	}
 	in.SourceArn = &arn
-	out, err := h.client.StartMessageMoveTask(ctx, in)
+	sent, option := watched(ctx)
+	out, err := h.client.StartMessageMoveTask(sent, in, option)
 	if err != nil {
+		if sent.maybe || sent.taken {
+			return "", sent.outcome(err) // also of a later try, which found the task of an earlier one
+		}
 		return "", h.whyNoMove(ctx, err)
 	}
 	return deref(out.TaskHandle), nil

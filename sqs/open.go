@@ -36,8 +36,8 @@ func (b *Backend) Open(ctx context.Context, name string, opts *queue.OpenOptions
 }
 
 func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions) (*handle, error) {
-	if b.err != nil {
-		return nil, b.err
+	if err := b.check(); err != nil {
+		return nil, err
 	}
 	if opts.Lease != 0 && (opts.Lease < time.Second || opts.Lease > maxVisibility) {
 		return nil, &queue.InvalidError{Field: "Lease", Reason: fmt.Sprintf("%v isn't 1 s to 12 h", opts.Lease)}
@@ -61,7 +61,7 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	h.polls.Poll, h.polls.GiveBack = h.poll, h.giveBack
 	h.once = onceBy(b.client)
 	h.out = batcher.Batcher[outgoing]{
-		MaxItems: maxEntries, MaxBytes: s.maxBytes, MaxCalls: maxSends, MaxHeld: maxHeld, MaxHeldBytes: maxHeldBytes, Send: h.send,
+		MaxItems: maxEntries, MaxBytes: maxRequest, MaxCalls: maxSends, MaxHeld: maxHeld, MaxHeldBytes: maxHeldBytes, Send: h.send,
 	}
 	if opts.Lease > 0 {
 		s.visibility = opts.Lease
@@ -69,11 +69,14 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	h.visibility = seconds(s.visibility) // always asked for, so that it's true
 	s.visibility = time.Duration(h.visibility) * time.Second
 	h.caps = capabilities(name, at.url, opts.Ordered, s)
+	log := opts.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	if s.delay > 0 {
+		log.Warn("the queue has DelaySeconds: every message that has no delay is delayed by them", "queue", name, "delay", s.delay)
+	}
 	if len(s.assumed) > 0 {
-		log := opts.Logger
-		if log == nil {
-			log = slog.Default()
-		}
 		log.Warn("settings of the queue can't be read, assuming the defaults", "queue", name, "assumed", s.assumed, "err", s.err)
 	}
 	return h, nil
@@ -134,6 +137,7 @@ type settings struct {
 	visibility, retention time.Duration
 	maxBytes              int
 	maxReceives           int
+	delay                 time.Duration // of every message without one
 	assumed               []string
 	err                   error // why they are assumed
 }
@@ -162,6 +166,9 @@ func (b *Backend) settings(ctx context.Context, url string) (settings, error) {
 	number(types.QueueAttributeNameVisibilityTimeout, func(n int) { s.visibility = time.Duration(n) * time.Second })
 	number(types.QueueAttributeNameMessageRetentionPeriod, func(n int) { s.retention = time.Duration(n) * time.Second })
 	number(types.QueueAttributeNameMaximumMessageSize, func(n int) { s.maxBytes = min(n, maxRequest) })
+	if n, err := strconv.Atoi(out.Attributes[string(types.QueueAttributeNameDelaySeconds)]); err == nil {
+		s.delay = time.Duration(n) * time.Second
+	}
 	if policy := out.Attributes[string(types.QueueAttributeNameRedrivePolicy)]; policy != "" {
 		var p struct {
 			MaxReceiveCount json.Number `json:"maxReceiveCount"`

@@ -21,6 +21,8 @@ type outgoing struct {
 	body  string    // of entry
 	due   time.Time // its delay runs to this; zero: none
 	first time.Time // when it was sent first
+
+	sequence *sequence // of the call, when its order may get lost
 }
 
 // Publish sends a message at once when nothing else is under way; else it goes
@@ -46,12 +48,19 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	}
 	group := h.out.Begin(ctx)
 	now := time.Now()
+	var seq *sequence
+	if h.fifo && len(msgs) > 1 {
+		seq = &sequence{}
+	}
 	for i, m := range msgs {
 		if err := h.outgoing(&items[i], m, now); err != nil {
 			failed(i, err)
-		} else {
-			group.Add(&items[i])
+			continue
 		}
+		if items[i].Key != "" {
+			items[i].Value.sequence = seq
+		}
+		group.Add(&items[i])
 	}
 	group.Wait()
 	for i := range items {

@@ -3,7 +3,6 @@ package sqs
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"time"
 
@@ -51,33 +50,20 @@ func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 	sent := &sent{Context: limited, tries: &h.counts.sends, traced: true}
 	out, err := h.client.SendMessageBatch(sent, in, h.once)
 	cancel()
-	if err != nil && len(batch) > 1 && is[*types.BatchRequestTooLong](err) {
-		// The queue allows less than it has told, or than was assumed.
-		half := len(batch) / 2
-		a := h.send(ctx, batch[:half])
-		if i := slices.IndexFunc(a.Results, func(r batcher.Result) bool { return r.Err != nil }); h.fifo && i >= 0 {
-			for range batch[half:] { // they mustn't overtake it
-				a.Results = append(a.Results, batcher.Result{Err: a.Results[i].Err, Again: true})
-			}
-			return a
-		}
-		b := h.send(ctx, batch[half:])
-		return batcher.Report{Results: append(a.Results, b.Results...), Slow: a.Slow || b.Slow}
+	doubt := sent.maybe || sent.taken
+	if err != nil && len(batch) > 1 && !doubt && separable(err) {
+		return h.halves(ctx, batch)
 	}
 	results := make([]batcher.Result, len(batch))
 	if err != nil {
-		err = classify(err)
-		doubt := sent.maybe || sent.taken
-		if doubt {
-			err = as(queue.ErrUnknownOutcome, err)
-		}
+		err = sent.outcome(err)
 		// What was taken, with an answer that makes no sense, won't get better.
 		again := !sent.taken && passing(err)
 		for i := range results {
 			results[i] = batcher.Result{Err: err, Again: again, Doubt: doubt}
 		}
 	} else {
-		answeredSend(results, out)
+		h.answeredSend(batch, results, out)
 	}
 	slow := false
 	for i := range results {
@@ -108,8 +94,43 @@ func (h *handle) harmless(it *item) bool {
 	return it.Doubts()+1 < maxDoubts
 }
 
+// halves sends a request in two, after it was refused as a whole: for being too
+// long, as the queue allows less than it has told, or for one of its messages,
+// which mustn't fail those of other callers.
+func (h *handle) halves(ctx context.Context, batch []*item) batcher.Report {
+	half := len(batch) / 2
+	report := h.send(ctx, batch[:half])
+	failed := map[string]error{} // by key
+	for i, r := range report.Results {
+		if key := batch[i].Key; key != "" && r.Err != nil {
+			failed[key] = r.Err
+		}
+	}
+	rest := make([]*item, 0, len(batch)-half)
+	for _, it := range batch[half:] {
+		if failed[it.Key] == nil {
+			rest = append(rest, it)
+		}
+	}
+	var second batcher.Report
+	if len(rest) > 0 {
+		second = h.send(ctx, rest)
+	}
+	next := 0
+	for _, it := range batch[half:] {
+		if err := failed[it.Key]; err != nil { // it mustn't overtake that one
+			report.Results = append(report.Results, batcher.Result{Err: err, Again: true})
+			continue
+		}
+		report.Results = append(report.Results, second.Results[next])
+		next++
+	}
+	report.Slow = report.Slow || second.Slow
+	return report
+}
+
 // answeredSend notes what the answer says of each message.
-func answeredSend(results []batcher.Result, out *awssqs.SendMessageBatchOutput) {
+func (h *handle) answeredSend(batch []*item, results []batcher.Result, out *awssqs.SendMessageBatchOutput) {
 	for i := range results {
 		results[i] = batcher.Result{Err: errUnanswered, Again: true, Doubt: true}
 	}
@@ -117,6 +138,9 @@ func answeredSend(results []batcher.Result, out *awssqs.SendMessageBatchOutput) 
 		if k, ok := entryIndex(out.Successful[i].Id, len(results)); ok {
 			results[k] = batcher.Result{}
 		}
+	}
+	if h.fifo {
+		checkSequence(batch, results, out.Successful)
 	}
 	for i := range out.Failed {
 		e := &out.Failed[i]

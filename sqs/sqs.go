@@ -12,11 +12,12 @@ import (
 const system = "aws_sqs"
 
 // Backend opens queues of Amazon SQS. It's a queue.Backend and a queue.Ensurer,
-// and may be used concurrently.
+// and may be used concurrently. Make it with New: the zero value has no client, and
+// its calls fail with a *queue.InvalidError.
 type Backend struct {
 	client *awssqs.Client
 	opts   Options
-	err    error // of New's arguments
+	err    error // of the options
 }
 
 var (
@@ -31,10 +32,16 @@ func New(client *awssqs.Client, opts *Options) *Backend {
 		opts = &Options{}
 	}
 	b := &Backend{client: client}
-	if b.opts, b.err = opts.validate(); client == nil {
-		b.err = &queue.InvalidError{Field: "client", Reason: "nil"}
-	}
+	b.opts, b.err = opts.validate()
 	return b
+}
+
+// check tells what was wrong with the arguments of New.
+func (b *Backend) check() error {
+	if b.client == nil {
+		return &queue.InvalidError{Field: "client", Reason: "nil"}
+	}
+	return b.err
 }
 
 // System returns "aws_sqs".
@@ -55,8 +62,12 @@ type Info struct {
 	TraceHeader string
 }
 
-// InfoOf returns what SQS says of a delivery that came from an SQS queue.
+// InfoOf returns what SQS says of a delivery that came from an SQS queue; false
+// for any other, and for nil.
 func InfoOf(d *queue.Delivery) (Info, bool) {
+	if d == nil {
+		return Info{}, false
+	}
 	r, ok := d.Native.(*receipt)
 	if !ok {
 		return Info{}, false

@@ -15,8 +15,8 @@ import (
 	"github.com/anyqueue/anyqueue/queue"
 )
 
-// receipt is Delivery.Native: what settles a delivery. Only hopSent is written
-// to once it's handed out, by one settlement at a time.
+// receipt is Delivery.Native: what settles a delivery. Only the fields about hops
+// are written to once it's handed out, by one settlement at a time.
 type receipt struct {
 	queue    *handle
 	message  types.Message
@@ -24,6 +24,9 @@ type receipt struct {
 	// hopSent says that a Defer has sent its copy, so that trying again doesn't
 	// send another one.
 	hopSent bool
+	// hopDedup is the deduplication id of that copy on a FIFO queue, which drops
+	// the repeat when it isn't known whether the first one arrived.
+	hopDedup string
 }
 
 // Original returns what was received, whatever the handler has done to its copy.
@@ -187,8 +190,7 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 	defer end()
 	errs := make([]error, len(s))
 	var acks, releases []change
-	var hops map[int]*item         // by index
-	deferred := map[int]*receipt{} // by index
+	var hops []*hop
 	now := time.Now()
 	for i := range s {
 		r, err := h.receiptOf(s[i].Delivery)
@@ -207,20 +209,7 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 			}
 			releases = append(releases, change{i, r, v})
 		case queue.Defer:
-			deferred[i] = r
-			if r.hopSent {
-				continue
-			}
-			hop := s[i].Hop()
-			hop.Options = r.OriginalOptions()
-			it := new(item)
-			if errs[i] = h.outgoing(it, hop, now); errs[i] != nil {
-				continue
-			}
-			if hops == nil {
-				hops = map[int]*item{}
-			}
-			hops[i] = it
+			hops = h.addHop(hops, r, i, &s[i], now)
 		default:
 			errs[i] = &queue.InvalidError{Field: "Kind", Reason: s[i].Kind.String()}
 		}
@@ -228,18 +217,8 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 	remove := func(b []change) { h.remove(ctx, b, errs) }
 	hide := func(b []change) { h.hide(ctx, b, errs) }
 	var wg sync.WaitGroup
-	if len(deferred) > 0 { // nobody else waits for their copies
-		wg.Go(func() {
-			h.sendHops(ctx, hops, errs)
-			var originals []change
-			for i, r := range deferred {
-				if errs[i] == nil { // its copy is durable
-					r.hopSent = true
-					originals = append(originals, change{i, r, 0})
-				}
-			}
-			h.each(originals, remove)
-		})
+	if len(hops) > 0 { // nobody else waits for their copies
+		wg.Go(func() { h.deferAll(ctx, hops, errs) })
 	}
 	if len(releases) > 0 {
 		wg.Go(func() { h.each(releases, hide) })
@@ -250,21 +229,6 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 		return h.fail("settle on", err)
 	}
 	return nil
-}
-
-// sendHops publishes what's deferred again.
-func (h *handle) sendHops(ctx context.Context, hops map[int]*item, errs []error) {
-	if len(hops) == 0 {
-		return
-	}
-	group := h.out.Begin(ctx)
-	for _, it := range hops {
-		group.Add(it)
-	}
-	group.Wait()
-	for i, it := range hops {
-		errs[i] = it.Err()
-	}
 }
 
 // visibility is how many seconds to hide a message for a delay, as far as its 12
@@ -278,13 +242,17 @@ func visibility(delay time.Duration, r *receipt, now time.Time) (int32, error) {
 
 func left(r *receipt, now time.Time) time.Duration { return r.received.Add(maxVisibility).Sub(now) }
 
-// Extend makes leases end d from now, rounded up to whole seconds.
+// Extend makes leases end d from now, rounded up to whole seconds. A d that isn't
+// positive is a *queue.InvalidError.
 func (h *handle) Extend(ctx context.Context, d time.Duration, ds ...*queue.Delivery) ([]time.Time, error) {
 	ctx, end, err := h.calls.Begin(ctx)
 	if err != nil {
 		return nil, h.fail("extend on", err)
 	}
 	defer end()
+	if d <= 0 {
+		return make([]time.Time, len(ds)), h.fail("extend on", &queue.InvalidError{Field: "d", Reason: "must be positive"})
+	}
 	granted, errs := make([]time.Time, len(ds)), make([]error, len(ds))
 	changes := make([]change, 0, len(ds))
 	now := time.Now() // SQS counts from later, so the answer is never too much
@@ -300,13 +268,12 @@ func (h *handle) Extend(ctx context.Context, d time.Duration, ds ...*queue.Deliv
 		}
 		if errs[i] = err; err == nil {
 			changes = append(changes, change{i, r, v})
-			granted[i] = now.Add(time.Duration(v) * time.Second)
 		}
 	}
 	h.each(changes, func(b []change) { h.hide(ctx, b, errs) })
-	for i := range granted {
-		if errs[i] != nil {
-			granted[i] = time.Time{}
+	for _, c := range changes {
+		if errs[c.index] == nil {
+			granted[c.index] = now.Add(time.Duration(c.visibility) * time.Second)
 		}
 	}
 	if err := queue.NewSettleError(errs); err != nil {
@@ -329,9 +296,10 @@ func (h *handle) remove(ctx context.Context, batch []change, errs []error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	out, err := h.client.DeleteMessageBatch(&sent{Context: ctx, tries: &h.counts.deletes}, in, h.once)
+	sent := &sent{Context: ctx, tries: &h.counts.deletes, traced: true}
+	out, err := h.client.DeleteMessageBatch(sent, in, h.once)
 	if err != nil {
-		spread(batch, errs, h.throttled(classify(err)))
+		spread(batch, errs, h.throttled(sent.outcome(err)))
 		return
 	}
 	ids := make([]*string, len(out.Successful))
@@ -341,8 +309,33 @@ func (h *handle) remove(ctx context.Context, batch []change, errs []error) {
 	answered(batch, errs, ids, out.Failed)
 }
 
-// hide changes for how long messages aren't visible to others.
+// hide changes for how long messages aren't visible to others, and notes in batch
+// for how long it did.
 func (h *handle) hide(ctx context.Context, batch []change, errs []error) {
+	h.change(ctx, batch, errs)
+	var again []change
+	now := time.Now()
+	for i := range batch {
+		c := &batch[i]
+		if most := int32(left(c.receipt, now) / time.Second); is[*valueError](errs[c.index]) && c.visibility > most-limitSlack {
+			// SQS counts the 12 hours from when it handed the message over, which is
+			// known only when the answer was on its way quickly.
+			if c.visibility = min(c.visibility, most) - limitSlack; c.visibility > 0 {
+				again = append(again, *c)
+			}
+		}
+	}
+	if len(again) > 0 {
+		h.change(ctx, again, errs)
+	}
+}
+
+// limitSlack is how many seconds an answer with messages may have been on its way:
+// readTimeout.
+const limitSlack = 30
+
+// change makes one request of hide.
+func (h *handle) change(ctx context.Context, batch []change, errs []error) {
 	in := &awssqs.ChangeMessageVisibilityBatchInput{QueueUrl: &h.url, Entries: make([]types.ChangeMessageVisibilityBatchRequestEntry, len(batch))}
 	for i, c := range batch {
 		in.Entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
@@ -351,9 +344,10 @@ func (h *handle) hide(ctx context.Context, batch []change, errs []error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	out, err := h.client.ChangeMessageVisibilityBatch(&sent{Context: ctx, tries: &h.counts.changes}, in, h.once)
+	sent := &sent{Context: ctx, tries: &h.counts.changes, traced: true}
+	out, err := h.client.ChangeMessageVisibilityBatch(sent, in, h.once)
 	if err != nil {
-		spread(batch, errs, h.throttled(classify(err)))
+		spread(batch, errs, h.throttled(sent.outcome(err)))
 		return
 	}
 	ids := make([]*string, len(out.Successful))
@@ -377,11 +371,9 @@ func spread(batch []change, errs []error, err error) {
 	}
 }
 
-var errNoAnswer = errors.New("the answer doesn't mention this entry")
-
 // answered notes what the answer says of each entry.
 func answered(batch []change, errs []error, done []*string, failed []types.BatchResultErrorEntry) {
-	spread(batch, errs, errNoAnswer)
+	spread(batch, errs, errUnanswered)
 	for _, id := range done {
 		if i, ok := entryIndex(id, len(batch)); ok {
 			errs[batch[i].index] = nil

@@ -51,7 +51,7 @@ func (o *outgoing) apply(options []queue.MessageOption, fifo bool) error {
 				o.entry.MessageGroupId = &opt.id
 			}
 		case traceHeader:
-			if opt == "" || strings.ContainsFunc(string(opt), func(r rune) bool { return r < ' ' || r > '~' }) {
+			if !opt.sendable() {
 				return &queue.InvalidError{Field: "TraceHeader", Reason: "it must be printable ASCII, and not empty"}
 			}
 			kind, value := "String", string(opt)
@@ -63,6 +63,10 @@ func (o *outgoing) apply(options []queue.MessageOption, fifo bool) error {
 		}
 	}
 	return nil
+}
+
+func (h traceHeader) sendable() bool {
+	return h != "" && !strings.ContainsFunc(string(h), func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 const maxTenant = 128
@@ -82,15 +86,16 @@ func checkTenant(id string) error {
 var _ queue.OriginalOptions = (*receipt)(nil)
 
 // OriginalOptions are the options that the message came with, for what the
-// library publishes again. Other systems ignore them.
+// library publishes again. Other systems ignore them. What another producer has
+// set but this package can't send is left out: the message mustn't fail for it.
 func (r *receipt) OriginalOptions() []queue.MessageOption {
 	var out []queue.MessageOption
 	attrs := r.message.Attributes
-	if id := attrs[string(types.MessageSystemAttributeNameMessageGroupId)]; id != "" && !r.queue.fifo {
+	if id := attrs[string(types.MessageSystemAttributeNameMessageGroupId)]; checkTenant(id) == nil && !r.queue.fifo {
 		out = append(out, queue.Hint(tenant{id: id, carried: true}))
 	}
-	if h := attrs[string(types.MessageSystemAttributeNameAWSTraceHeader)]; h != "" {
-		out = append(out, queue.Hint(traceHeader(h)))
+	if h := traceHeader(attrs[string(types.MessageSystemAttributeNameAWSTraceHeader)]); h.sendable() {
+		out = append(out, queue.Hint(h))
 	}
 	return out
 }

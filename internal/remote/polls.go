@@ -20,20 +20,19 @@ type Polls[T any] struct {
 	// GiveBack makes the broker deliver to somebody else at once.
 	GiveBack func(ctx context.Context, items []T)
 
-	workers Workers
-
 	mu     sync.Mutex
 	left   map[*poll[T]]struct{} // without a caller
 	closed bool
+	cut    bool          // the context of a Close has ended
 	quiet  chan struct{} // made by Close, closed when left is empty
 	still  bool          // quiet is closed
 }
 
 type poll[T any] struct {
 	max    int
-	cancel context.CancelFunc
-	ended  bool          // nobody may take it over any more
-	done   chan struct{} // closed when items and err are set
+	cancel context.CancelFunc // of the poll; then, of giving back what it has brought
+	ended  bool               // nobody may take it over any more
+	done   chan struct{}      // closed when items and err are set
 	items  []T
 	err    error
 }
@@ -108,15 +107,20 @@ func (p *Polls[T]) ended(one *poll[T], items []T, err error) {
 	one.items, one.err, one.ended = items, err, true
 	close(one.done)
 	_, alone := p.left[one]
-	p.mu.Unlock()
 	if !alone {
+		p.mu.Unlock()
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
+	defer cancel()
+	one.cancel = cancel
+	if p.cut {
+		cancel()
+	}
+	p.mu.Unlock()
 	// An error of a poll that nobody waits for is nobody's: the next one has it too.
 	if len(items) > 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
 		p.GiveBack(ctx, items)
-		cancel()
 	}
 	p.forget(one)
 }
@@ -155,8 +159,9 @@ func (p *Polls[T]) leave(one *poll[T]) (ended bool) {
 	return false
 }
 
-// Close waits for the polls without a caller to end by themselves; those that
-// are left when ctx ends are cut off. No Receive may be under way or follow.
+// Close waits for the polls without a caller to end by themselves, and for what
+// they have brought to be given back; what's left when ctx ends is cut off. No
+// Receive may be under way or follow.
 func (p *Polls[T]) Close(ctx context.Context) {
 	p.mu.Lock()
 	if !p.closed {
@@ -165,13 +170,13 @@ func (p *Polls[T]) Close(ctx context.Context) {
 		p.hushLocked()
 	}
 	p.mu.Unlock()
-	defer p.workers.Close()
 	select {
 	case <-p.quiet:
 		return
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
+	p.cut = true
 	for one := range p.left {
 		one.cancel()
 	}

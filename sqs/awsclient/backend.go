@@ -2,6 +2,7 @@ package awsclient
 
 import (
 	"context"
+	"sync"
 
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/sqs"
@@ -10,11 +11,12 @@ import (
 // LazyBackend is a backend of package sqs whose client is made when something is
 // first opened or ensured, and then kept: a program that's configured for another
 // backend needs no AWS environment. While making it fails, each call tries again.
-// It may be used concurrently.
+// The zero value is that of Backend(nil). It may be used concurrently.
 type LazyBackend struct {
-	opts Options
-	turn chan struct{} // holds a token while nobody makes the client
-	made *sqs.Backend  // guarded by turn
+	opts  Options
+	begin sync.Once
+	turn  chan struct{} // made by begin; full while somebody makes the client
+	made  *sqs.Backend  // guarded by turn
 }
 
 var (
@@ -28,9 +30,7 @@ func Backend(opts *Options) *LazyBackend {
 	if opts == nil {
 		opts = &Options{}
 	}
-	b := &LazyBackend{opts: *opts, turn: make(chan struct{}, 1)}
-	b.turn <- struct{}{}
-	return b
+	return &LazyBackend{opts: *opts}
 }
 
 // System returns "aws_sqs".
@@ -56,12 +56,13 @@ func (b *LazyBackend) Ensure(ctx context.Context, name string, spec *queue.Queue
 }
 
 func (b *LazyBackend) backend(ctx context.Context) (*sqs.Backend, error) {
+	b.begin.Do(func() { b.turn = make(chan struct{}, 1) })
 	select {
-	case <-b.turn:
+	case b.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	defer func() { b.turn <- struct{}{} }()
+	defer func() { <-b.turn }()
 	if b.made == nil {
 		client, err := New(ctx, &b.opts)
 		if err != nil {
