@@ -118,10 +118,9 @@ func TestAThrottledQueueIsAskedLess(t *testing.T) {
 		assert.Less(t, r.server.Requests()[sendBatch], 40)
 		assert.Equal(t, 64, r.server.Entries()[sendBatch])
 		c := r.consume(r.q, 10, nil)
-		for r.duplicates() < 63 { // they are all alike
-			time.Sleep(time.Second)
-		}
+		r.await(1)
 		c.end()
+		assert.Equal(t, 63, r.duplicates(), "they are all alike, and each is there once")
 		assert.NotZero(t, r.same(r.q).Throttled)
 	})
 }

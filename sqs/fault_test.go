@@ -198,20 +198,9 @@ func (r *rig) duplicates() int {
 }
 
 // same checks that the network has seen the requests that the queues say they
-// made, together, and that no message is left. It returns the sums.
+// made, together, and that the first of them has no message left. It returns the
+// sums.
 func (r *rig) same(qs ...queue.Queue) sqs.Counts {
-	r.t.Helper()
-	sum := r.counted(qs...)
-	in, ok := queue.As[queue.Inspector](qs[0])
-	require.True(r.t, ok)
-	s, err := in.Stats(r.t.Context())
-	require.NoError(r.t, err)
-	assert.Zero(r.t, *s.Ready+*s.InFlight+*s.Delayed, "messages that are left")
-	return sum
-}
-
-// counted is same, but for what's left: also of queues that are closed.
-func (r *rig) counted(qs ...queue.Queue) sqs.Counts {
 	r.t.Helper()
 	synctest.Wait()
 	var sum sqs.Counts
@@ -230,6 +219,11 @@ func (r *rig) counted(qs ...queue.Queue) sqs.Counts {
 	for action, n := range map[string]uint64{sendBatch: sum.Sends, receiving: sum.Receives, deleteBatch: sum.Deletes, changeBatch: sum.Changes} {
 		assert.EqualValues(r.t, seen[action], n, "requests of %s", action)
 	}
+	in, ok := queue.As[queue.Inspector](qs[0])
+	require.True(r.t, ok)
+	s, err := in.Stats(r.t.Context())
+	require.NoError(r.t, err)
+	assert.Zero(r.t, *s.Ready+*s.InFlight+*s.Delayed, "messages that are left")
 	return sum
 }
 
