@@ -250,8 +250,8 @@ func TestTheEndpointIsGoneForHalfAMinute(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			return nil
 		})
-		time.AfterFunc(5*time.Second, func() { r.gate.down.Store(true) })
-		time.AfterFunc(35*time.Second, func() { r.gate.down.Store(false) })
+		time.AfterFunc(5*time.Second, func() { r.down.Store(true) })
+		time.AfterFunc(35*time.Second, func() { r.down.Store(false) })
 		done := make(chan error, 60)
 		for i := range 60 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

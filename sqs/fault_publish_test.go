@@ -237,7 +237,7 @@ func TestADelayIsKeptOverTries(t *testing.T) {
 
 func TestAPublishEndsWithItsContext(t *testing.T) {
 	faulty(t, queue.QueueSpec{}, func(t *testing.T, r *rig) {
-		r.gate.down.Store(true)
+		r.down.Store(true)
 		for _, wait := range []time.Duration{0, 3 * time.Second} { // 0: the default
 			ctx, want := t.Context(), queue.DefaultPublishTimeout
 			if wait > 0 {

@@ -29,7 +29,8 @@ import (
 type rig struct {
 	t      *testing.T
 	server *sqstest.Server
-	gate   gate
+	down   atomic.Bool // the endpoint is gone
+	gate   *gate
 	q      queue.Queue
 	fifo   bool
 
@@ -45,7 +46,7 @@ func faulty(t *testing.T, spec queue.QueueSpec, test func(t *testing.T, r *rig))
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, server: sqstest.New(nil), fifo: spec.Ordered, handled: map[string]int{}}
 		t.Cleanup(r.server.Close)
-		r.gate.next, r.gate.seen = r.server.Transport(), map[string]int{}
+		r.gate = &gate{down: &r.down, next: r.server.Transport(), seen: map[string]int{}}
 		_, err := r.backend().Ensure(t.Context(), "orders", &spec)
 		require.NoError(t, err)
 		r.q = r.open()
@@ -57,7 +58,7 @@ func faulty(t *testing.T, spec queue.QueueSpec, test func(t *testing.T, r *rig))
 
 func (r *rig) backend() *sqs.Backend {
 	return sqs.New(r.server.Client(func(o *awssqs.Options) {
-		o.HTTPClient = &http.Client{Transport: &r.gate}
+		o.HTTPClient = &http.Client{Transport: r.gate}
 	}), nil)
 }
 
@@ -73,7 +74,7 @@ func (r *rig) open() queue.Queue {
 // gate is a network that can be gone, and the proxy that counts what goes into it,
 // also when it's gone.
 type gate struct {
-	down atomic.Bool
+	down *atomic.Bool
 	next http.RoundTripper
 
 	mu   sync.Mutex

@@ -71,8 +71,13 @@ func TestSettingsThatMayNotBeReadAreAssumedAndSaid(t *testing.T) {
 
 func TestWhatCannotBeOpened(t *testing.T) {
 	t.Parallel()
-	f := newFake(t)
-	client := f.client()
+	client := newFake(t).client()
+	refused := func(operation, code string) *sqs.Backend {
+		f := newFake(t)
+		f.answers[operation] = func(map[string]any) any { return failure{http.StatusBadRequest, code} }
+		return sqs.New(f.client(), nil)
+	}
+	const address = "https://sqs.us-east-1.amazonaws.com/1/orders"
 	for _, c := range []struct {
 		name    string
 		backend *sqs.Backend
@@ -81,6 +86,11 @@ func TestWhatCannotBeOpened(t *testing.T) {
 		want    error
 	}{
 		{"a missing queue", sqs.New(client, nil), "missing", queue.OpenOptions{}, queue.ErrQueueNotFound},
+		{"a queue that one may not ask for", refused("GetQueueUrl", "AccessDeniedException"), "orders", queue.OpenOptions{}, queue.ErrPermission},
+		{"credentials that SQS doesn't know", refused("GetQueueUrl", "InvalidClientTokenId"), "orders", queue.OpenOptions{}, queue.ErrPermission},
+		{"an account that has no such queue", refused("GetQueueUrl", "InvalidAddress"), "orders", queue.OpenOptions{Address: "arn:aws:sqs:us-east-1:2:orders"}, queue.ErrQueueNotFound},
+		{"an address that SQS doesn't know", refused("GetQueueAttributes", "InvalidAddress"), "orders", queue.OpenOptions{Address: address}, queue.ErrQueueNotFound},
+		{"an address whose queue is gone", refused("GetQueueAttributes", "QueueDoesNotExist"), "orders", queue.OpenOptions{Address: address}, queue.ErrQueueNotFound},
 		{"a name that isn't portable", sqs.New(client, nil), "a.b", queue.OpenOptions{}, queue.ErrInvalid},
 		{"no client", sqs.New(nil, nil), "orders", queue.OpenOptions{}, queue.ErrInvalid},
 		{"a wait beyond 20 s", sqs.New(client, &sqs.Options{Wait: time.Minute}), "orders", queue.OpenOptions{}, queue.ErrInvalid},
@@ -90,7 +100,7 @@ func TestWhatCannotBeOpened(t *testing.T) {
 		{"an ARN of another service", sqs.New(client, nil), "orders", queue.OpenOptions{Address: "arn:aws:sns:us-east-1:1:orders"}, queue.ErrInvalid},
 		{"an ARN of another region", sqs.New(client, nil), "orders", queue.OpenOptions{Address: "arn:aws:sqs:eu-west-1:1:orders"}, queue.ErrInvalid},
 		{"a URL of another region", sqs.New(client, nil), "orders", queue.OpenOptions{Address: "https://sqs.eu-west-1.amazonaws.com/1/orders"}, queue.ErrInvalid},
-		{"a standard queue as an ordered one", sqs.New(client, nil), "orders", queue.OpenOptions{Address: "https://sqs.us-east-1.amazonaws.com/1/orders", Ordered: true}, queue.ErrInvalid},
+		{"a standard queue as an ordered one", sqs.New(client, nil), "orders", queue.OpenOptions{Address: address, Ordered: true}, queue.ErrInvalid},
 		{"a FIFO queue as an unordered one", sqs.New(client, nil), "orders", queue.OpenOptions{Address: "arn:aws:sqs:us-east-1:1:orders.fifo"}, queue.ErrInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
