@@ -2,6 +2,7 @@ package sqs_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -62,6 +63,35 @@ func Example_looking() {
 	// 1 true <nil>
 	// sqs: peek into orders: queue: a Peek without confirmation, as it counts as a receive and SQS itself dead-letters to orders-dlq after 100 receives is not supported on aws_sqs
 	// hello <nil>
+}
+
+// Purge removes everything, also what's in flight and delayed. SQS takes up to a
+// minute for it, and refuses a second one meanwhile.
+func Example_purging() {
+	ctx := context.Background()
+	q, end, err := exampleQueue(ctx, &queue.QueueSpec{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer end()
+	now, later := &queue.Message{Body: []byte("now")}, &queue.Message{Body: []byte("later"), Delay: time.Minute}
+	if err := q.Publish(ctx, now, later); err != nil {
+		log.Fatal(err)
+	}
+
+	purger, _ := queue.As[queue.Purger](q)
+	fmt.Println(purger.Purge(ctx))
+	in, _ := queue.As[queue.Inspector](q)
+	stats, err := in.Stats(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(*stats.Ready, *stats.Delayed)
+	fmt.Println(errors.Is(purger.Purge(ctx), queue.ErrThrottled))
+	// Output:
+	// <nil>
+	// 0 0
+	// true
 }
 
 // A move task of SQS takes back what SQS itself has dead-lettered, while this

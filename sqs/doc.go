@@ -15,7 +15,9 @@
 // the name only stands in logs. A queue that doesn't exist is an
 // ErrQueueNotFound; credentials that SQS doesn't know, or that don't allow the
 // call, are an ErrPermission. The queue's settings are read once; those that may
-// not be read are assumed and named in Capabilities.Assumed.
+// not be read are assumed and named in Capabilities.Assumed. Each receive asks for
+// the lease of the OpenOptions, or for the one that was read: a visibility timeout
+// that's changed later takes effect when the queue is opened again.
 //
 // The client should allow as many connections as there are requests at a time:
 // Publish makes up to 64, a consumer up to 64 receives. The SDK's default keeps ten
@@ -25,18 +27,19 @@
 //
 // A lone Publish leaves at once, as one SendMessageBatch. What's published while
 // requests are under way goes along with others, ten messages and 1 MiB in a
-// request (or less, if the queue allows less): a full request leaves at once, one
-// that isn't full waits for at most a third of what a request usually takes, and
-// 20 ms. Up to 10,000 messages and 64 MiB are held; further calls wait.
+// request: a full request leaves at once, one that isn't full waits for at most a
+// third of what a request usually takes, and 20 ms. A request that's refused as a
+// whole, for its size or for one of its messages, is sent in halves. Up to 10,000
+// messages and 64 MiB are held; further calls wait.
 //
 // Each message has its own result. What may pass is tried again until the
 // context ends, with pauses of 50 ms to 5 s, in company with others: single
 // entries of a request that SQS didn't take, and whole requests that were
 // throttled, failed or got no answer within 10 s (and a second for each 64 KiB). A
-// delay runs from the call to Publish, not from the try. A message that may have arrived is sent three times at most to a
-// standard queue, which then has it up to three times; a FIFO queue drops the
-// repeats, as they have the same deduplication id. If there was never an answer, the
-// error is an ErrUnknownOutcome.
+// delay runs from the call to Publish, not from the try. A message that may have
+// arrived is sent three times at most to a standard queue, which then has it up to
+// three times; a FIFO queue drops the repeats, as they have the same deduplication
+// id. If there was never an answer, the error is an ErrUnknownOutcome.
 //
 // When a message of a key fails, Publish doesn't send the later ones of that key
 // that it still holds. It's tried again only as long as none of them has
@@ -100,12 +103,14 @@
 //	Dead letters     sqs:SendMessage on the dead-letter queue
 //	Redrive          those of Consume on the dead-letter queue, sqs:SendMessage on the other
 //	Stats            sqs:GetQueueAttributes
-//	Peek             sqs:ReceiveMessage, sqs:ChangeMessageVisibility
+//	Peek             sqs:ReceiveMessage, sqs:ChangeMessageVisibility, sqs:GetQueueAttributes (else it's refused
+//	                 unless it's confirmed)
 //	Purge            sqs:PurgeQueue
 //	Ensure           sqs:CreateQueue, sqs:GetQueueUrl, sqs:GetQueueAttributes; with tags sqs:TagQueue, sqs:ListQueueTags;
 //	                 to change what exists sqs:SetQueueAttributes
 //	Mover            sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks, sqs:CancelMessageMoveTask,
-//	                 sqs:ListDeadLetterSourceQueues, and those of Redrive
+//	                 sqs:ListDeadLetterSourceQueues, sqs:GetQueueAttributes, and those of Redrive;
+//	                 sqs:GetQueueAttributes on MoveOptions.To as well
 //
 // A queue that's encrypted with a key of KMS needs kms:GenerateDataKey to publish and
 // kms:Decrypt for both.

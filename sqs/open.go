@@ -211,7 +211,7 @@ type handle struct {
 	url        string
 	fifo       bool
 	wait       time.Duration
-	visibility int32 // seconds to ask for with each receive; 0: what the queue says
+	visibility int32 // seconds to ask for with each receive
 	caps       queue.Capabilities
 	once       func(*awssqs.Options) // of calls that this package tries again by itself
 	calls      remote.Calls
