@@ -243,3 +243,39 @@ func TestAnEndedContextBeginsNoPoll(t *testing.T) {
 	assert.Empty(t, polls)
 	p.Close(t.Context())
 }
+
+func TestGivingBackEndsWithTheContextOfClose(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		takes time.Duration // the poll, once Close has been called
+	}{{"that has begun before", 0}, {"of a poll that was cut off", time.Hour}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, p := newBroker()
+				p.Poll = func(ctx context.Context, _ int) ([]string, error) {
+					select {
+					case <-time.After(2*time.Second + c.takes):
+					case <-ctx.Done():
+					}
+					return []string{"a"}, nil
+				}
+				p.GiveBack = func(ctx context.Context, items []string) {
+					<-ctx.Done()
+					b.giveBack(ctx, items)
+				}
+				_, err := receiveFor(p, time.Second, 5)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				time.Sleep(1500 * time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				begun := time.Now()
+				p.Close(ctx)
+				assert.Equal(t, time.Second, time.Since(begun))
+				_, returned, _ := b.seen()
+				assert.Equal(t, []string{"a"}, returned)
+			})
+		})
+	}
+}
