@@ -52,6 +52,12 @@ var (
 	}
 )
 
+// denied reports whether SQS knows who asks, and doesn't allow this one thing.
+func denied(err error) bool {
+	api, ok := errors.AsType[smithy.APIError](err)
+	return ok && slices.Contains([]string{"AccessDenied", "AccessDeniedException", "NotAuthorized"}, api.ErrorCode())
+}
+
 // classify gives an error of a call its neutral meaning.
 func classify(err error) error { return as(kindOf(err), err) }
 

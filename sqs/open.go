@@ -148,9 +148,10 @@ func (b *Backend) settings(ctx context.Context, url string) (settings, error) {
 		QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll},
 	})
 	if err != nil {
-		if err = classify(err); !errors.Is(err, queue.ErrPermission) {
-			return s, err
+		if !denied(err) {
+			return s, classify(err)
 		}
+		err = classify(err)
 		s.err = err
 		s.assumed = []string{"VisibilityTimeout", "MessageRetentionPeriod", "MaximumMessageSize", "RedrivePolicy"}
 		return s, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,11 +89,13 @@ func TestWhatCannotBeOpened(t *testing.T) {
 		{"a missing queue", sqs.New(client, nil), "missing", queue.OpenOptions{}, queue.ErrQueueNotFound},
 		{"a queue that one may not ask for", refused("GetQueueUrl", "AccessDeniedException"), "orders", queue.OpenOptions{}, queue.ErrPermission},
 		{"credentials that SQS doesn't know", refused("GetQueueUrl", "InvalidClientTokenId"), "orders", queue.OpenOptions{}, queue.ErrPermission},
+		{"an address with credentials that SQS doesn't know", refused("GetQueueAttributes", "InvalidClientTokenId"), "orders", queue.OpenOptions{Address: address}, queue.ErrPermission},
 		{"an account that has no such queue", refused("GetQueueUrl", "InvalidAddress"), "orders", queue.OpenOptions{Address: "arn:aws:sqs:us-east-1:2:orders"}, queue.ErrQueueNotFound},
 		{"an address that SQS doesn't know", refused("GetQueueAttributes", "InvalidAddress"), "orders", queue.OpenOptions{Address: address}, queue.ErrQueueNotFound},
 		{"an address whose queue is gone", refused("GetQueueAttributes", "QueueDoesNotExist"), "orders", queue.OpenOptions{Address: address}, queue.ErrQueueNotFound},
 		{"a name that isn't portable", sqs.New(client, nil), "a.b", queue.OpenOptions{}, queue.ErrInvalid},
 		{"no client", sqs.New(nil, nil), "orders", queue.OpenOptions{}, queue.ErrInvalid},
+		{"the zero value", &sqs.Backend{}, "orders", queue.OpenOptions{}, queue.ErrInvalid},
 		{"a wait beyond 20 s", sqs.New(client, &sqs.Options{Wait: time.Minute}), "orders", queue.OpenOptions{}, queue.ErrInvalid},
 		{"a lease of half a second", sqs.New(client, nil), "orders", queue.OpenOptions{Lease: time.Second / 2}, queue.ErrInvalid},
 		{"a lease of a day", sqs.New(client, nil), "orders", queue.OpenOptions{Lease: 24 * time.Hour}, queue.ErrInvalid},
@@ -122,6 +125,33 @@ func TestAnAddressNeedsNoPortableName(t *testing.T) {
 	_, err = b.Open(t.Context(), "Orders of Old", &queue.OpenOptions{Address: "arn:aws:sqs:us-east-1:1:orders"})
 	require.NoError(t, err)
 	assert.Equal(t, "1", f.made("GetQueueUrl")[0]["QueueOwnerAWSAccountId"])
+}
+
+func TestAQueueThatDelaysEverythingIsSaid(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		delay string
+		said  bool
+	}{{"600", true}, {"0", false}} {
+		t.Run(c.delay, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			f.answers["GetQueueAttributes"] = func(map[string]any) any {
+				return map[string]any{"Attributes": map[string]string{
+					"VisibilityTimeout": "30", "MessageRetentionPeriod": "86400", "MaximumMessageSize": "1048576", "DelaySeconds": c.delay,
+				}}
+			}
+			var log bytes.Buffer
+			open(t, f, &queue.OpenOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if c.said {
+				assert.Equal(t, 1, strings.Count(log.String(), "\n"))
+				assert.Contains(t, log.String(), "DelaySeconds")
+				assert.Contains(t, log.String(), "delay=10m0s")
+			} else {
+				assert.Empty(t, log.String())
+			}
+		})
+	}
 }
 
 func TestPublishSplitsByCountAndBytes(t *testing.T) {
@@ -353,8 +383,10 @@ func TestAForeignDeliveryIsRefused(t *testing.T) {
 	assert.ErrorIs(t, q.Settle(t.Context(), queue.Settlement{Delivery: d}), queue.ErrInvalid)
 	_, err := q.Extend(t.Context(), time.Minute, d)
 	assert.ErrorIs(t, err, queue.ErrInvalid)
-	_, ok := sqs.InfoOf(d)
-	assert.False(t, ok)
+	for _, d := range []*queue.Delivery{d, nil} {
+		_, ok := sqs.InfoOf(d)
+		assert.False(t, ok)
+	}
 }
 
 // A poll ends before its caller goes, so that SQS doesn't answer to nobody.
