@@ -5,10 +5,12 @@ import (
 	"testing"
 	"time"
 
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/sqs"
 	"github.com/anyqueue/anyqueue/sqs/sqstest"
 )
 
@@ -103,4 +105,27 @@ func TestABatchThatIsTooLongIsHalved(t *testing.T) {
 			})
 		})
 	}
+}
+
+// MaximumMessageSize is about single messages: a request may have more bytes.
+func TestServerABatchMayBeLargerThanTheLargestMessage(t *testing.T) {
+	onServers(t, func(t *testing.T, s *server) {
+		q := s.fresh(t, "small", nil)
+		url, size := q.Capabilities().Address, map[string]string{"MaximumMessageSize": "1024"}
+		_, err := s.client.SetQueueAttributes(t.Context(), &awssqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: size})
+		require.NoError(t, err)
+		q, err = s.backend.Open(t.Context(), "small", &queue.OpenOptions{Address: url})
+		require.NoError(t, err)
+		if s.name != "ElasticMQ" { // which has no such attribute, and says nothing
+			require.Equal(t, 1024, q.Capabilities().Wire.MaxBytes)
+		}
+		msgs := make([]*queue.Message, 10)
+		for i := range msgs {
+			msgs[i] = message(strings.Repeat("b", 1000))
+		}
+		require.NoError(t, q.Publish(t.Context(), msgs...))
+		counts, _ := sqs.CountsOf(q)
+		assert.EqualValues(t, 1, counts.Sends)
+		require.NoError(t, q.Close(t.Context()))
+	})
 }

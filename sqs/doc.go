@@ -39,11 +39,18 @@
 // delay runs from the call to Publish, not from the try. A message that may have
 // arrived is sent three times at most to a standard queue, which then has it up to
 // three times; a FIFO queue drops the repeats, as they have the same deduplication
-// id. If there was never an answer, the error is an ErrUnknownOutcome.
+// id, for which four minutes are allowed. If there was never an answer, the error is
+// an ErrUnknownOutcome.
 //
 // When a message of a key fails, Publish doesn't send the later ones of that key
-// that it still holds. It's tried again only as long as none of them has
-// overtaken it.
+// that it still holds. It's tried again only as long as none of them is known to
+// have overtaken it. One case is known too late: SQS takes only some messages of a
+// request, and the answer that would say so is lost. The repeat puts those it had
+// refused behind the others, and only the SequenceNumbers tell. Publish compares
+// them: messages that have overtaken an earlier one fail with ErrUnknownOutcome, the
+// earlier one is durable, and later ones of the key aren't sent. Who publishes what
+// has failed again has everything at least once, and in order at last. That relies
+// on SQS answering a repeat with the number of the first.
 //
 // [TenantID] puts a message into a tenant's share of a fair queue; [TraceHeader]
 // is X-Ray's.
@@ -51,8 +58,9 @@
 // # Consuming
 //
 // A lease lasts at most 12 hours from its receive, and so does the delay of a
-// redelivery. Attempts count receives, also of what was released unstarted. [InfoOf]
-// tells what SQS says of a delivery. Attributes of other producers keep their types
+// redelivery. SQS counts them from when it sent the message off, which isn't known
+// here: what it refuses near that limit is asked for once more with 30 s less.
+// Attempts count receives, also of what was released unstarted. [InfoOf] tells what SQS says of a delivery. Attributes of other producers keep their types
 // (Number, Binary) when a message is sent again; [UnwrapSNS] takes notifications of
 // SNS out of their envelopes.
 //
@@ -64,6 +72,10 @@
 // [CountsOf] counts those polls as Unread. ConsumerStats.CutReceives, which is
 // about the consumer alone, counts more.
 //
+// An answer to Settle or Extend that's lost is an ErrUnknownOutcome; a consumer
+// repeats the call. A Defer that's repeated on a delivery sends no second copy to a
+// FIFO queue for five minutes, but may to a standard one.
+//
 // The SDK's own retries aren't used for sending, receiving, deleting and changing
 // leases: they would repeat a request as it was, with a delay that's over, and
 // multiply what's tried again here and by the consumer. The client's retryer still
@@ -74,7 +86,9 @@
 // SQS counts in whole seconds: leases, delays and backoffs are rounded up. One
 // publish can be delayed by 15 minutes; longer delays travel in the metadata and are
 // sent again on the way. A FIFO queue can't delay a single message. A queue with a
-// delay of its own (DelaySeconds) applies that to messages without one.
+// delay of its own (DelaySeconds) applies that to messages without one, as SQS takes
+// no 0 for it: they come that much later, also at the end of a longer delay. Open logs
+// a warning.
 //
 // # Ordering
 //
@@ -99,7 +113,7 @@
 //	Open             sqs:GetQueueUrl (not with a URL as the address), sqs:GetQueueAttributes (else the defaults are assumed)
 //	Publish          sqs:SendMessage
 //	Consume          sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility
-//	Long delays      sqs:SendMessage on the consumer's own queue too
+//	Long delays      sqs:SendMessage on the consumer's own queue too; without it what isn't due is hidden again and again
 //	Dead letters     sqs:SendMessage on the dead-letter queue
 //	Redrive          those of Consume on the dead-letter queue, sqs:SendMessage on the other
 //	Stats            sqs:GetQueueAttributes

@@ -3,6 +3,7 @@ package sqs_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"testing"
 	"time"
@@ -220,13 +221,15 @@ func TestALeaseThatWasAssumedIsTheOneThatIsGiven(t *testing.T) {
 				if c.denied {
 					r.fail(sqstest.Fault{Action: "GetQueueAttributes", Code: "AccessDeniedException", Times: 1})
 				}
-				q := r.open()
+				q, err := r.backend().Open(t.Context(), "orders", &queue.OpenOptions{Logger: slog.New(slog.DiscardHandler)})
+				require.NoError(t, err)
+				t.Cleanup(func() { assert.NoError(t, q.Close(context.Background())) })
 				assert.Equal(t, []string{"VisibilityTimeout"}, q.Capabilities().Assumed[:1])
 				r.publish("m", 1)
 				d := receive(t, q, 1)[0]
 				assert.Equal(t, 30*time.Second, time.Until(d.Deadline))
 				time.Sleep(8 * time.Second)
-				again, err := r.open().Receive(t.Context(), 1)
+				again, err := r.q.Receive(t.Context(), 1)
 				require.NoError(t, err)
 				assert.Empty(t, again)
 			})

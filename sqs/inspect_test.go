@@ -265,6 +265,26 @@ func TestErrorsOfPurge(t *testing.T) {
 	}
 }
 
+func TestALostAnswerToAPurgeIsSaid(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	q := open(t, f, nil)
+	p, _ := queue.As[queue.Purger](q)
+	n := 0
+	f.answers["PurgeQueue"] = func(map[string]any) any {
+		if n++; n == 1 {
+			return cut{}
+		}
+		return failure{http.StatusForbidden, "com.amazonaws.sqs#PurgeQueueInProgress"} // by the first try
+	}
+	err := p.Purge(t.Context())
+	assert.ErrorIs(t, err, queue.ErrUnknownOutcome)
+	assert.ErrorIs(t, err, queue.ErrThrottled)
+	err = p.Purge(t.Context())
+	assert.ErrorIs(t, err, queue.ErrThrottled)
+	assert.NotErrorIs(t, err, queue.ErrUnknownOutcome)
+}
+
 func TestAdministrationAfterCloseIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

@@ -3,6 +3,7 @@ package sqs_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -147,4 +148,29 @@ func TestAMoveIsCheckedBeforeItsStart(t *testing.T) {
 			assert.ErrorIs(t, err, queue.ErrInvalid)
 		})
 	}
+}
+
+func TestALostAnswerToTheStartOfAMoveIsSaid(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.answers["GetQueueAttributes"] = func(map[string]any) any {
+		return map[string]any{"Attributes": map[string]string{
+			"VisibilityTimeout": "30", "MessageRetentionPeriod": "86400", "MaximumMessageSize": "1048576", "QueueArn": "arn:aws:sqs:us-east-1:1:orders",
+		}}
+	}
+	f.answers["ListDeadLetterSourceQueues"] = func(map[string]any) any { return map[string]any{"queueUrls": []any{"http://sqs.test/1/main"}} }
+	q := open(t, f, nil)
+	n := 0
+	f.answers["StartMessageMoveTask"] = func(map[string]any) any {
+		if n++; n == 1 {
+			return cut{}
+		}
+		return failure{http.StatusBadRequest, "InvalidParameterValue"} // there's a task: the first try's
+	}
+	_, err := mover(t, q).StartMove(t.Context(), nil)
+	assert.ErrorIs(t, err, queue.ErrUnknownOutcome)
+	assert.Equal(t, 2, n)
+	_, err = mover(t, q).StartMove(t.Context(), nil)
+	require.Error(t, err)
+	assert.NotErrorIs(t, err, queue.ErrUnknownOutcome)
 }

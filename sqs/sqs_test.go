@@ -114,6 +114,12 @@ func TestWhatCannotBeOpened(t *testing.T) {
 	}
 }
 
+func TestTheZeroBackendEnsuresNothing(t *testing.T) {
+	t.Parallel()
+	_, err := (&sqs.Backend{}).Ensure(t.Context(), "orders", nil)
+	assert.ErrorIs(t, err, queue.ErrInvalid)
+}
+
 func TestAnAddressNeedsNoPortableName(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

@@ -20,7 +20,8 @@ func TenantID(id string) queue.MessageOption { return tenant{id: id} }
 
 // TraceHeader is sent as AWSTraceHeader, in the format of X-Ray, which takes none
 // of the ten attributes. InfoOf(d).TraceHeader tells it to a consumer. It stays
-// with a message over delays, dead-letter queues and redrive.
+// with a message over delays, dead-letter queues and redrive, unless another producer
+// has set one that isn't printable ASCII.
 func TraceHeader(header string) queue.MessageOption { return traceHeader(header) }
 
 type tenant struct {

@@ -143,3 +143,28 @@ func TestOptionsThatCameWithADeliveryAreHints(t *testing.T) {
 		assert.Equal(t, "Root=1", got.TraceHeader)
 	})
 }
+
+// What another producer has sent isn't refused when it's dead-lettered, deferred or
+// redriven, for a header that this package wouldn't send.
+func TestATraceHeaderThatCannotBeSentIsLeftOut(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, header string
+		kept         bool
+	}{{"ASCII", "Root=1-5759e988-bd862e3fe1be46a994272793", true}, {"an umlaut", "Root=1-\u00fc", false}, {"a line feed", "Root=1\n", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			q := open(t, f, nil)
+			f.answers[receiving] = bringing("hello", map[string]string{"AWSTraceHeader": c.header})
+			d := receive(t, q, 1)[0]
+			require.NoError(t, q.Publish(t.Context(), queue.NewDeadLetter(d, errWork, queue.ReasonRejected, time.Now())))
+			require.NoError(t, q.Settle(t.Context(), deferral(d, time.Hour)))
+			for _, in := range f.made(sendBatch) {
+				_, has := entries(in)[0]["MessageSystemAttributes"]
+				assert.Equal(t, c.kept, has)
+			}
+			assert.Len(t, f.made(sendBatch), 2)
+		})
+	}
+}

@@ -174,6 +174,15 @@ func TestNothingIsNeededBeforeSomethingIsOpened(t *testing.T) {
 	assert.NoError(t, q.Close(context.Background()))
 }
 
+func TestTheZeroBackendIsTheDefaultOne(t *testing.T) {
+	env(t, map[string]string{"AWS_REGION": "eu-west-1"})
+	b := &awsclient.LazyBackend{}
+	_, err := b.Open(t.Context(), "orders", nil)
+	assert.ErrorIs(t, err, queue.ErrPermission, "it has looked for credentials")
+	_, err = b.Ensure(t.Context(), "orders", nil)
+	assert.ErrorIs(t, err, queue.ErrPermission)
+}
+
 func TestACallThatWaitsForCredentialsEndsWithItsContext(t *testing.T) {
 	over := make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over }))
