@@ -3,8 +3,9 @@ package sqs_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
-	"sync"
+	"slices"
 	"testing"
 	"time"
 
@@ -137,41 +138,43 @@ func TestTheHalvesOfARequestKeepTheOrder(t *testing.T) {
 // callers, nor those of other keys.
 func TestAMessageForWhichItsRequestIsRefusedFailsAlone(t *testing.T) {
 	t.Parallel()
-	for _, ordered := range []bool{false, true} {
-		t.Run(fmt.Sprint("FIFO ", ordered), func(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		key  func(i int) string // nil: a standard queue
+		fail []int
+	}{
+		{"on a standard queue", nil, []int{3}},
+		{"on a FIFO queue with other keys", func(i int) string { return fmt.Sprint("k", i) }, []int{3}},
+		{"but for those behind it", func(i int) string { return fmt.Sprint("k", i%2) }, []int{3, 5, 7, 9}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t)
-			first := make(chan struct{})
-			var once sync.Once
+			taken := map[string]bool{}
 			f.answers[sendBatch] = func(in map[string]any) any {
-				once.Do(func() { <-first })
 				for _, e := range entries(in) {
-					if e["MessageBody"] == "bad" {
+					if e["MessageBody"] == "m3" {
 						return failure{http.StatusBadRequest, "com.amazonaws.sqs#InvalidMessageContents"}
 					}
 				}
+				for _, e := range entries(in) {
+					taken[e["MessageBody"].(string)] = true
+				}
 				return sendAll(in)
 			}
-			q := open(t, f, &queue.OpenOptions{Ordered: ordered})
-			time.AfterFunc(20*time.Millisecond, func() { close(first) })
-			publish := func(body string) error {
-				m := message(body)
-				if ordered {
-					m.OrderingKey = "of-" + body
+			var msgs []*queue.Message
+			for i := range 10 {
+				m := message(fmt.Sprint("m", i))
+				if c.key != nil {
+					m.OrderingKey = c.key(i)
 				}
-				return q.Publish(t.Context(), m)
+				msgs = append(msgs, m)
 			}
-			var wg sync.WaitGroup
-			wg.Go(func() { assert.NoError(t, publish("first")) })
-			for i := range 9 {
-				wg.Go(func() { assert.NoError(t, publish(fmt.Sprint("good", i))) })
-			}
-			wg.Go(func() {
-				err := publish("bad")
-				assert.ErrorContains(t, err, "InvalidMessageContents")
-				assert.NotErrorIs(t, err, queue.ErrUnknownOutcome)
-			})
-			wg.Wait()
+			failed := failures(t, open(t, f, &queue.OpenOptions{Ordered: c.key != nil}).Publish(t.Context(), msgs...))
+			assert.Equal(t, c.fail, slices.Sorted(maps.Keys(failed)))
+			assert.ErrorContains(t, failed[3], "InvalidMessageContents")
+			assert.NotErrorIs(t, failed[3], queue.ErrUnknownOutcome)
+			assert.Len(t, taken, 10-len(c.fail), "each that didn't fail")
 		})
 	}
 }
@@ -188,6 +191,8 @@ func TestARequestIsNotCutForWhatIsCommonToAll(t *testing.T) {
 		{http.StatusBadRequest, "InvalidParameterValue", true},
 		{http.StatusForbidden, "AccessDeniedException", false},
 		{http.StatusForbidden, "ExpiredToken", false},
+		{http.StatusForbidden, "SomethingNew", false},
+		{http.StatusBadRequest, "SomethingNew", true},
 		{http.StatusBadRequest, "ExpiredTokenException", false},
 		{http.StatusBadRequest, "com.amazonaws.sqs#KmsDisabled", false},
 		{http.StatusBadRequest, "com.amazonaws.sqs#QueueDoesNotExist", false},

@@ -193,6 +193,9 @@ func TestALeaseThatIsLostIsSaidNearTwelveHoursToo(t *testing.T) {
 	assert.ErrorIs(t, err, queue.ErrLeaseLost)
 	assert.True(t, granted[0].IsZero())
 	assert.Len(t, f.made(changeBatch), 2, "and no more")
+	_, err = q.Extend(t.Context(), time.Minute, d)
+	assert.ErrorIs(t, err, queue.ErrLeaseLost)
+	assert.Len(t, f.made(changeBatch), 3, "far from the limit there's no doubt")
 }
 
 func TestASnoozeOfTwelveHoursOnASlowNetworkIsOne(t *testing.T) {
