@@ -77,8 +77,9 @@ func onceBy(client *awssqs.Client) func(*awssqs.Options) {
 	default:
 		v2 = v1{retryer}
 	}
+	retry, plain := once{v2}, plainBodies{client.Options().HTTPClient}
 	return func(o *awssqs.Options) {
-		o.Retryer = once{v2}
+		o.Retryer, o.HTTPClient = retry, plain
 		o.APIOptions = append(o.APIOptions, watch)
 	}
 }
