@@ -12,10 +12,12 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
+	"github.com/anyqueue/anyqueue/sqs"
 	"github.com/anyqueue/anyqueue/sqs/awsclient"
 )
 
@@ -79,7 +81,10 @@ func main() {
 }
 
 func run(ctx context.Context, stop func()) error {
-	backends := config.Backends{"memory": memory.New(nil), "sqs": awsclient.Backend(nil)} // QUEUE_BACKEND chooses
+	// Short polls, as this program ends after one message: the next run would have
+	// to wait for what a poll of this one may take. A worker keeps the default.
+	quick := &awsclient.Options{SQS: &sqs.Options{Wait: time.Second}}
+	backends := config.Backends{"memory": memory.New(nil), "sqs": awsclient.Backend(quick)} // QUEUE_BACKEND chooses
 	bus, err := newBus(backends, printer{done: stop}, slog.Default())
 	if err != nil {
 		return err

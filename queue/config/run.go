@@ -142,8 +142,7 @@ func (b *Bus) consume(ctx context.Context, w *worker) error {
 	}
 	defer func() {
 		if n := c.Stats().CutReceives; n > 0 {
-			// A message that comes to one of them is hidden until its lease ends.
-			b.log().Info("receives cut off", "queue", w.queue.Name, "count", n)
+			b.log().Info("receives cut off; what they may have taken is hidden until its lease ends", "queue", w.queue.Name, "count", n)
 		}
 	}()
 	return c.Run(ctx)
