@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -17,25 +18,8 @@ func (h *handle) fail(op string, err error) error {
 	return fmt.Errorf("pubsub: %s %s: %w", op, h.name, err)
 }
 
-// callError adds the neutral meaning to an error of the client, without a word.
-type callError struct {
-	kind error
-	err  error
-}
-
-func (e *callError) Error() string   { return e.err.Error() }
-func (e *callError) Unwrap() []error { return []error{e.kind, e.err} }
-
-// as gives err the meaning of a sentinel; a nil one changes nothing.
-func as(kind, err error) error {
-	if kind == nil {
-		return err
-	}
-	return &callError{kind, err}
-}
-
 // classify gives an error of a call its neutral meaning.
-func classify(err error) error { return as(kindOf(status.Code(err)), err) }
+func classify(err error) error { return remote.As(kindOf(status.Code(err)), err) }
 
 func kindOf(c codes.Code) error {
 	switch c {
@@ -84,7 +68,7 @@ func (s *sending) noted() { s.maybe = s.maybe || s.peer.Addr != nil }
 
 func (s *sending) failure(err error) error {
 	if err = classify(err); s.maybe {
-		err = as(queue.ErrUnknownOutcome, err)
+		err = remote.As(queue.ErrUnknownOutcome, err)
 	}
 	return err
 }

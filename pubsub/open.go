@@ -167,7 +167,7 @@ func (b *Backend) subscriptions(ctx context.Context, h *handle, s *settings) err
 		found = append(found, sub)
 	}
 	if len(found) == 0 {
-		return as(queue.ErrQueueNotFound, errNoSubscription)
+		return remote.As(queue.ErrQueueNotFound, errNoSubscription)
 	}
 	h.shared = len(found) > 1 || found[0] != h.subscription
 	return nil

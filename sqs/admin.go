@@ -11,6 +11,7 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -107,7 +108,7 @@ func (e *ensuring) create(ctx context.Context, want *wantedQueue) (arn string, e
 		}
 		return e.compare(ctx, deref(out.QueueUrl), want)
 	case is[*types.QueueDeletedRecently](err):
-		return "", as(queue.ErrThrottled, err)
+		return "", remote.As(queue.ErrThrottled, err)
 	case err != nil:
 		return "", classify(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -77,9 +78,9 @@ func onceBy(client *awssqs.Client) func(*awssqs.Options) {
 	default:
 		v2 = v1{retryer}
 	}
-	retry, plain := once{v2}, plainBodies{client.Options().HTTPClient}
+	retry := once{v2}
 	return func(o *awssqs.Options) {
-		o.Retryer, o.HTTPClient = retry, plain
+		o.Retryer = retry
 		o.APIOptions = append(o.APIOptions, watch)
 	}
 }
@@ -108,7 +109,7 @@ func (s *sent) Value(key any) any {
 func (s *sent) outcome(err error) error {
 	err = classify(err)
 	if s.maybe || s.taken {
-		return as(queue.ErrUnknownOutcome, err)
+		return remote.As(queue.ErrUnknownOutcome, err)
 	}
 	return err
 }

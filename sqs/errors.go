@@ -11,28 +11,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
 func (h *handle) fail(op string, err error) error {
 	return fmt.Errorf("sqs: %s %s: %w", op, h.name, err)
-}
-
-// callError adds the neutral meaning to an error of the SDK, without a word.
-type callError struct {
-	kind error
-	err  error
-}
-
-func (e *callError) Error() string   { return e.err.Error() }
-func (e *callError) Unwrap() []error { return []error{e.kind, e.err} }
-
-// as gives err the meaning of a sentinel; a nil one changes nothing.
-func as(kind, err error) error {
-	if kind == nil {
-		return err
-	}
-	return &callError{kind, err}
 }
 
 // Codes that have no type in the SDK.
@@ -59,7 +43,7 @@ func denied(err error) bool {
 }
 
 // classify gives an error of a call its neutral meaning.
-func classify(err error) error { return as(kindOf(err), err) }
+func classify(err error) error { return remote.As(kindOf(err), err) }
 
 func kindOf(err error) error {
 	// A URL of another region or account has no queue here.
@@ -157,11 +141,11 @@ func entryError(e *types.BatchResultErrorEntry, lease bool) error {
 	err := fmt.Errorf("%s: %s", code, deref(e.Message))
 	switch {
 	case lease && slices.Contains(valueCodes, code):
-		return as(queue.ErrLeaseLost, &valueError{err})
+		return remote.As(queue.ErrLeaseLost, &valueError{err})
 	case lease && slices.Contains(leaseCodes, code):
-		return as(queue.ErrLeaseLost, err)
+		return remote.As(queue.ErrLeaseLost, err)
 	}
-	return as(kindOfCode(code), err)
+	return remote.As(kindOfCode(code), err)
 }
 
 // valueError says that one of the parameters of an entry is wrong, without saying

@@ -10,6 +10,7 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -192,7 +193,7 @@ func (h *handle) Purge(ctx context.Context) error {
 		return nil
 	}
 	if is[*types.PurgeQueueInProgress](err) {
-		err = as(queue.ErrThrottled, err)
+		err = remote.As(queue.ErrThrottled, err)
 	}
 	return h.fail("purge", sent.outcome(err))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -138,14 +139,14 @@ func (h *handle) startMove(ctx context.Context, opts *MoveOptions) (string, erro
 // same code.
 func (h *handle) whyNoMove(ctx context.Context, err error) error {
 	if is[*types.ResourceNotFoundException](err) {
-		return as(queue.ErrQueueNotFound, err)
+		return remote.As(queue.ErrQueueNotFound, err)
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); !ok || api.ErrorFault() == smithy.FaultServer || kindOf(err) != nil {
 		return classify(err)
 	}
 	sources, listing := h.client.ListDeadLetterSourceQueues(ctx, &awssqs.ListDeadLetterSourceQueuesInput{QueueUrl: &h.url})
 	if listing == nil && len(sources.QueueUrls) == 0 {
-		return as(queue.ErrUnsupported, err)
+		return remote.As(queue.ErrUnsupported, err)
 	}
 	return err // if listing has failed that's no news to whoever wanted to move
 }

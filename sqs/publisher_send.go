@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/anyqueue/anyqueue/internal/batcher"
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -29,7 +30,7 @@ const (
 // item is a message on its way.
 type item = batcher.Item[outgoing]
 
-var errUnanswered error = &callError{queue.ErrUnknownOutcome, errors.New("the answer doesn't mention this entry")}
+var errUnanswered = remote.As(queue.ErrUnknownOutcome, errors.New("the answer doesn't mention this entry"))
 
 // send sends one request, and tells what became of each message.
 func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {

@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/anyqueue/anyqueue/internal/batcher"
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -37,7 +38,7 @@ func (s *sequence) follows(key, number string) bool {
 // lower compares decimal numbers.
 func lower(a, b string) bool { return len(a) < len(b) || len(a) == len(b) && a < b }
 
-var errOvertook error = &callError{queue.ErrUnknownOutcome, errors.New("taken, but before an earlier message with the same OrderingKey")}
+var errOvertook = remote.As(queue.ErrUnknownOutcome, errors.New("taken, but before an earlier message with the same OrderingKey"))
 
 // checkSequence fails messages that have overtaken earlier ones: who sends them
 // again has them at least once in the right order.

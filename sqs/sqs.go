@@ -31,7 +31,10 @@ func New(client *awssqs.Client, opts *Options) *Backend {
 	if opts == nil {
 		opts = &Options{}
 	}
-	b := &Backend{client: client}
+	b := &Backend{}
+	if client != nil {
+		b.client = awssqs.New(client.Options(), func(o *awssqs.Options) { o.HTTPClient = plainBodies{o.HTTPClient} })
+	}
 	b.opts, b.err = opts.validate()
 	return b
 }

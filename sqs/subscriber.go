@@ -237,7 +237,7 @@ func visibility(delay time.Duration, r *receipt, now time.Time) (int32, error) {
 	if delay < 0 {
 		return 0, &queue.InvalidError{Field: "Delay", Reason: "negative"}
 	}
-	return seconds(min(delay, max(left(r, now), 0).Truncate(time.Second))), nil //nolint:gosec // at most 12 hours
+	return seconds(min(delay, max(left(r, now), 0).Truncate(time.Second))), nil
 }
 
 func left(r *receipt, now time.Time) time.Duration { return r.received.Add(maxVisibility).Sub(now) }

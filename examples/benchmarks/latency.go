@@ -19,7 +19,7 @@ const (
 // messages everything sleeps: the time to wake up is part of it, as it is in
 // an application.
 func measureLatency(o options, cs []contender, r *report) error {
-	fs, err := compare(o.rounds, cs, func(s system) (figures, error) { return latency(s, o.latency) })
+	fs, err := compare(o.rounds, cs, func(c contender) (figures, error) { return latency(c.open(), o.latency) })
 	if err != nil {
 		return err
 	}

@@ -40,14 +40,17 @@ func interleave(rounds int, fns ...func() (figures, error)) ([]figures, error) {
 	return out, nil
 }
 
+// A contestant is a contender, or one on SQS.
+type contestant interface{ called() string }
+
 // compare interleaves a measurement of several systems.
-func compare(rounds int, cs []contender, fn func(system) (figures, error)) (map[string]figures, error) {
+func compare[C contestant](rounds int, cs []C, fn func(C) (figures, error)) (map[string]figures, error) {
 	fns := make([]func() (figures, error), len(cs))
 	for i, c := range cs {
 		fns[i] = func() (figures, error) {
-			f, err := fn(c.open())
+			f, err := fn(c)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
+				return nil, fmt.Errorf("%s: %w", c.called(), err)
 			}
 			return f, nil
 		}
@@ -58,7 +61,7 @@ func compare(rounds int, cs []contender, fn func(system) (figures, error)) (map[
 	}
 	out := map[string]figures{}
 	for i, c := range cs {
-		out[c.name] = fs[i]
+		out[c.called()] = fs[i]
 	}
 	return out, nil
 }

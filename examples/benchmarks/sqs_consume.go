@@ -20,7 +20,7 @@ func measureSQSConsume(o options, r *report) error {
 		{20 * time.Millisecond, 10 * time.Millisecond, fastSQS},
 	} {
 		cs := o.sqsContenders(lingerName)
-		fs, err := compareSQS(o.sqsRounds, cs, func(s sqsSystem) (figures, error) { return sqsConsume(o, s, m.latency, m.work) })
+		fs, err := compare(o.sqsRounds, cs, func(c sqsContender) (figures, error) { return sqsConsume(o, c.open(), m.latency, m.work) })
 		if err != nil {
 			return err
 		}

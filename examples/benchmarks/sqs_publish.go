@@ -17,7 +17,7 @@ const (
 // as the requests that an application serves do.
 func measureSQSPublish(o options, r *report) error {
 	cs := o.sqsContenders()
-	fs, err := compareSQS(o.sqsRounds, cs, func(s sqsSystem) (figures, error) { return sqsPublish(o, s) })
+	fs, err := compare(o.sqsRounds, cs, func(c sqsContender) (figures, error) { return sqsPublish(o, c.open()) })
 	if err != nil {
 		return err
 	}
@@ -122,29 +122,6 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func usage() (mallocs uint64, cpu time.Duration, err error) {
 	cpu, err = cpuTime()
 	return readMem().Mallocs, cpu, err
-}
-
-// compareSQS interleaves a measurement of several systems.
-func compareSQS(rounds int, cs []sqsContender, fn func(sqsSystem) (figures, error)) (map[string]figures, error) {
-	fns := make([]func() (figures, error), len(cs))
-	for i, c := range cs {
-		fns[i] = func() (figures, error) {
-			f, err := fn(c.open())
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
-			return f, nil
-		}
-	}
-	fs, err := interleave(rounds, fns...)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]figures{}
-	for i, c := range cs {
-		out[c.name] = fs[i]
-	}
-	return out, nil
 }
 
 // sqsTarget completes a target with what others reach in the figure that it's about.

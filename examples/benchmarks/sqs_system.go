@@ -47,6 +47,8 @@ type sqsContender struct {
 	open func() sqsSystem
 }
 
+func (c sqsContender) called() string { return c.name }
+
 const (
 	rawName    = "raw"        // what an application writes on the AWS SDK: the floor
 	lingerName = "raw-linger" // the same, which waits until its requests are full

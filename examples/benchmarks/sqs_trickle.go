@@ -18,7 +18,7 @@ func measureSQSTrickle(o options, r *report) error {
 	for i, c := range cs {
 		fns[i] = sqsContender{name: c.name, open: func() sqsSystem { return alone(c) }}
 	}
-	fs, err := compareSQS(o.sqsRounds, fns, func(s sqsSystem) (figures, error) { return sqsTrickle(o, s) })
+	fs, err := compare(o.sqsRounds, fns, func(c sqsContender) (figures, error) { return sqsTrickle(o, c.open()) })
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,8 @@ type contender struct {
 	open func() system
 }
 
+func (c contender) called() string { return c.name }
+
 const (
 	floorName = "floor"
 	oursName  = "anyqueue"

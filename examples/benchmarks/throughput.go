@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -16,27 +15,13 @@ import (
 // who works in batches (gocloud.dev), a large one who has a goroutine for each
 // message (Watermill); the default suits both.
 func measureThroughput(o options, cs []contender, r *report) error {
-	fns := make([]func() (figures, error), len(cs))
-	for i, c := range cs {
-		fns[i] = func() (figures, error) {
-			measure := throughputApart
-			if o.together {
-				measure = func(c contender, o options) (figures, error) { return throughput(c.open(), o) }
-			}
-			f, err := measure(c, o)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
-			return f, nil
-		}
+	measure := throughputApart
+	if o.together {
+		measure = func(c contender, o options) (figures, error) { return throughput(c.open(), o) }
 	}
-	all, err := interleave(o.rounds, fns...)
+	fs, err := compare(o.rounds, cs, func(c contender) (figures, error) { return measure(c, o) })
 	if err != nil {
 		return err
-	}
-	fs := map[string]figures{}
-	for i := range all {
-		fs[cs[i].name] = all[i]
 	}
 	r.add("throughput", fs)
 	ours, ok := fs[oursName]

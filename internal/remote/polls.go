@@ -20,6 +20,8 @@ type Polls[T any] struct {
 	// GiveBack makes the broker deliver to somebody else at once.
 	GiveBack func(ctx context.Context, items []T)
 
+	workers Workers
+
 	mu     sync.Mutex
 	left   map[*poll[T]]struct{} // without a caller
 	closed bool
@@ -84,11 +86,11 @@ func (p *Polls[T]) begin(ctx context.Context, max int) *poll[T] {
 	if bounded {
 		detached = context.WithValue(detached, untilKey{}, until)
 	}
-	go func() {
+	p.workers.Go(func() {
 		items, err := p.Poll(detached, max)
 		cancel()
 		p.ended(one, items, err)
-	}()
+	})
 	return one
 }
 
@@ -163,6 +165,7 @@ func (p *Polls[T]) leave(one *poll[T]) (ended bool) {
 // they have brought to be given back; what's left when ctx ends is cut off. No
 // Receive may be under way or follow.
 func (p *Polls[T]) Close(ctx context.Context) {
+	defer p.workers.Close()
 	p.mu.Lock()
 	if !p.closed {
 		p.closed = true

@@ -305,3 +305,31 @@ func (in *receiveInput) read(d *scanner, name string) {
 		d.unknown(name)
 	}
 }
+
+// batchOf reads a request of several entries to one queue.
+func batchOf[E any](c *call, read func(e *E, d *scanner, name string), id func(*E) *string) (*core, []E, *apiError) {
+	var url string
+	var entries []E
+	if err := scan(c.body, func(d *scanner, name string) {
+		switch name {
+		case "QueueUrl":
+			url = d.string()
+		case "Entries":
+			d.array(func() {
+				var none E
+				entries = append(entries, none)
+				e := &entries[len(entries)-1]
+				d.object(func(name string) { read(e, d, name) })
+			})
+		default:
+			d.unknown(name)
+		}
+	}); err != nil {
+		return nil, nil, err
+	}
+	q, err := c.queueAt(url)
+	if err != nil {
+		return nil, nil, err
+	}
+	return q, entries, checkBatch(entries, id)
+}

@@ -90,29 +90,8 @@ func sendMessage(_ context.Context, c *call) ([]byte, *apiError) {
 }
 
 func sendMessageBatch(_ context.Context, c *call) ([]byte, *apiError) {
-	var url string
-	var entries []sendEntry
-	if err := scan(c.body, func(d *scanner, name string) {
-		switch name {
-		case "QueueUrl":
-			url = d.string()
-		case "Entries":
-			d.array(func() {
-				entries = append(entries, sendEntry{})
-				e := &entries[len(entries)-1]
-				d.object(func(name string) { e.read(d, name) })
-			})
-		default:
-			d.unknown(name)
-		}
-	}); err != nil {
-		return nil, err
-	}
-	q, err := c.queueAt(url)
+	q, entries, err := batchOf(c, (*sendEntry).read, func(e *sendEntry) *string { return e.Id })
 	if err != nil {
-		return nil, err
-	}
-	if err := checkBatch(entries, func(e *sendEntry) *string { return e.Id }); err != nil {
 		return nil, err
 	}
 	set := q.settings.Load()

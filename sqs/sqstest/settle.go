@@ -111,29 +111,10 @@ func (c *call) settleOne(visibility bool, f settler) ([]byte, *apiError) {
 }
 
 func (c *call) settleAll(visibility bool, f settler) ([]byte, *apiError) {
-	var url string
-	var es []settleEntry
-	if err := scan(c.body, func(d *scanner, name string) {
-		switch name {
-		case "QueueUrl":
-			url = d.string()
-		case "Entries":
-			d.array(func() {
-				es = append(es, settleEntry{})
-				e := &es[len(es)-1]
-				d.object(func(name string) { e.read(d, name, visibility) })
-			})
-		default:
-			d.unknown(name)
-		}
-	}); err != nil {
-		return nil, err
-	}
-	q, err := c.queueAt(url)
+	q, es, err := batchOf(c,
+		func(e *settleEntry, d *scanner, name string) { e.read(d, name, visibility) },
+		func(e *settleEntry) *string { return &e.Id })
 	if err != nil {
-		return nil, err
-	}
-	if err := checkBatch(es, func(e *settleEntry) *string { return &e.Id }); err != nil {
 		return nil, err
 	}
 	errs := make([]*entryError, len(es))
