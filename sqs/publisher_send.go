@@ -53,7 +53,8 @@ func (h *handle) send(ctx context.Context, batch []*item) batcher.Report {
 	cancel()
 	doubt := sent.maybe || sent.taken
 	if err != nil && len(batch) > 1 && !doubt && separable(err) {
-		return h.halves(ctx, batch)
+		// The queue allows less than it has told, or one of the messages is refused.
+		return batcher.Halves(batch, func(part []*item) batcher.Report { return h.send(ctx, part) })
 	}
 	results := make([]batcher.Result, len(batch))
 	if err != nil {
@@ -93,41 +94,6 @@ func (h *handle) harmless(it *item) bool {
 		return time.Since(it.Value.first) < dedupWindow
 	}
 	return it.Doubts()+1 < maxDoubts
-}
-
-// halves sends a request in two, after it was refused as a whole: for being too
-// long, as the queue allows less than it has told, or for one of its messages,
-// which mustn't fail those of other callers.
-func (h *handle) halves(ctx context.Context, batch []*item) batcher.Report {
-	half := len(batch) / 2
-	report := h.send(ctx, batch[:half])
-	failed := map[string]error{} // by key
-	for i, r := range report.Results {
-		if key := batch[i].Key; key != "" && r.Err != nil {
-			failed[key] = r.Err
-		}
-	}
-	rest := make([]*item, 0, len(batch)-half)
-	for _, it := range batch[half:] {
-		if failed[it.Key] == nil {
-			rest = append(rest, it)
-		}
-	}
-	var second batcher.Report
-	if len(rest) > 0 {
-		second = h.send(ctx, rest)
-	}
-	next := 0
-	for _, it := range batch[half:] {
-		if err := failed[it.Key]; err != nil { // it mustn't overtake that one
-			report.Results = append(report.Results, batcher.Result{Err: err, Again: true})
-			continue
-		}
-		report.Results = append(report.Results, second.Results[next])
-		next++
-	}
-	report.Slow = report.Slow || second.Slow
-	return report
 }
 
 // answeredSend notes what the answer says of each message.

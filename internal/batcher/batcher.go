@@ -29,6 +29,10 @@ type Batcher[T any] struct {
 	MaxItems int // of a request
 	MaxBytes int // of a request; a larger item goes alone
 	MaxCalls int // requests under way
+	// KeysApart gives the items of each Key requests of their own: a broker may
+	// take one key in a request. They don't wait for company, as only those of
+	// their key could join them, and these wait behind them anyway.
+	KeysApart bool
 
 	// MaxHeld and MaxHeldBytes bound what's held for all callers together. Add
 	// waits for room.
@@ -42,7 +46,8 @@ type Batcher[T any] struct {
 	mu     sync.Mutex
 	again  units[T] // what failed before: it goes first
 	ready  units[T]
-	count  int // items in both
+	apart  units[T] // lines, with KeysApart
+	count  int      // items in again and ready
 	bytes  int
 	since  time.Time // when the first of them began to wait
 	lines  map[string]*line[T]
@@ -232,8 +237,7 @@ func (b *Batcher[T]) Close() {
 // finishLocked notes what became of an item.
 func (b *Batcher[T]) finishLocked(it *Item[T], err error) {
 	if it.state == waiting {
-		b.count--
-		b.bytes -= it.Size
+		b.uncountLocked(it)
 	}
 	if err != nil && it.doubts > 0 && !errors.Is(err, queue.ErrUnknownOutcome) {
 		err = fmt.Errorf("%w: %w", queue.ErrUnknownOutcome, err)

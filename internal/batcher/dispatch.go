@@ -2,7 +2,6 @@ package batcher
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -50,6 +49,9 @@ func (b *Batcher[T]) enqueueLocked(it *Item[T]) {
 
 // pushLocked makes a unit one that may go.
 func (b *Batcher[T]) pushLocked(q *units[T], u unit[T]) {
+	if b.KeysApart && u.line != nil {
+		q = &b.apart
+	}
 	q.push(u)
 	if u.line == nil {
 		b.countLocked(u.item)
@@ -63,13 +65,26 @@ func (b *Batcher[T]) pushLocked(q *units[T], u unit[T]) {
 	}
 }
 
+// countLocked makes an item wait in a unit.
 func (b *Batcher[T]) countLocked(it *Item[T]) {
+	it.state = waiting
+	if b.KeysApart && it.line != nil {
+		return
+	}
 	if b.count == 0 {
 		b.since = time.Now()
 	}
-	it.state = waiting
 	b.count++
 	b.bytes += it.Size
+}
+
+// uncountLocked undoes countLocked; the caller sets the state.
+func (b *Batcher[T]) uncountLocked(it *Item[T]) {
+	if b.KeysApart && it.line != nil {
+		return
+	}
+	b.count--
+	b.bytes -= it.Size
 }
 
 // freeLocked lets a line go on after its head, or forgets it.
@@ -91,32 +106,65 @@ func (b *Batcher[T]) goLocked(full bool) {
 		b.dropLocked()
 		return
 	}
-	for b.count > 0 && b.calls < b.MaxCalls {
-		if b.slow > 0 && b.calls > 0 {
-			return // one is enough to find out when it's over
-		}
-		partial := b.count < b.MaxItems && b.bytes <= b.MaxBytes
-		if partial && full {
-			return
-		}
-		wait := partial && b.worthwaitingLocked()
-		if wait || !b.pause.IsZero() {
-			now := time.Now()
-			at := b.pause
-			if wait {
-				if since := b.since.Add(b.patience()); since.After(at) {
-					at = since
-				}
+	for more := true; more; { // in turn, so that neither starves
+		apart := b.sendApartLocked(full)
+		more = b.sendLocked(full) || apart
+	}
+}
+
+// mayCallLocked reports whether one more request may be under way.
+func (b *Batcher[T]) mayCallLocked() bool {
+	// While the broker is slow one is enough to find out when that's over.
+	return b.calls < b.MaxCalls && (b.slow == 0 || b.calls == 0)
+}
+
+// sendLocked sends the next request of again and ready, if it may go now.
+func (b *Batcher[T]) sendLocked(full bool) bool {
+	if b.count == 0 || !b.mayCallLocked() {
+		return false
+	}
+	partial := b.count < b.MaxItems && b.bytes <= b.MaxBytes
+	if partial && full {
+		return false
+	}
+	wait := partial && b.worthwaitingLocked()
+	if wait || !b.pause.IsZero() {
+		now := time.Now()
+		at := b.pause
+		if wait {
+			if since := b.since.Add(b.patience()); since.After(at) {
+				at = since
 			}
-			if now.Before(at) {
-				b.armLocked(now, at)
-				return
-			}
 		}
-		if items := b.takeLocked(); len(items) > 0 {
-			b.startLocked(items, partial)
+		if now.Before(at) {
+			b.armLocked(now, at)
+			return false
 		}
 	}
+	if items := b.takeLocked(); len(items) > 0 {
+		b.startLocked(items, partial)
+	}
+	return true
+}
+
+// sendApartLocked sends the next request of one key.
+func (b *Batcher[T]) sendApartLocked(full bool) bool {
+	u, ok := b.apart.peek()
+	if !ok || !b.mayCallLocked() || full && len(u.line.items) < b.MaxItems { // the caller may have more of it
+		return false
+	}
+	if now := time.Now(); now.Before(b.pause) {
+		b.armLocked(now, b.pause)
+		return false
+	}
+	b.apart.pop()
+	var items []*Item[T]
+	size := 0
+	b.takeLineLocked(u.line, &items, &size)
+	if len(items) > 0 {
+		b.startLocked(items, false)
+	}
+	return true
 }
 
 // worthwaitingLocked reports whether what doesn't fill a request should wait for
@@ -125,7 +173,7 @@ func (b *Batcher[T]) worthwaitingLocked() bool { return b.part > 0 || b.calls >=
 
 // dropLocked fails what nobody sends any more.
 func (b *Batcher[T]) dropLocked() {
-	for _, q := range []*units[T]{&b.again, &b.ready} {
+	for _, q := range []*units[T]{&b.again, &b.ready, &b.apart} {
 		for u, ok := q.pop(); ok; u, ok = q.pop() {
 			items := []*Item[T]{u.item}
 			if u.line != nil {
@@ -187,23 +235,9 @@ func (b *Batcher[T]) takeLocked() []*Item[T] {
 				continue
 			}
 			n := len(items)
-			whole := true
-			for len(l.items) > 0 && whole && len(items) < b.MaxItems {
-				if len(items) > n && l.items[0].tries < items[n].tries {
-					break // what failed before goes alone, lest it fails again and is overtaken
-				}
-				if whole = b.pickLocked(l.items[0], &items, &size); whole {
-					l.items[0] = nil
-					l.items = l.items[1:]
-				}
-			}
-			switch {
-			case len(items) > n: // some are on their way, and the others wait for them
+			whole := b.takeLineLocked(l, &items, &size)
+			if len(items) > n || len(l.items) == 0 {
 				q.pop()
-				b.busyLocked(l)
-			case len(l.items) == 0:
-				q.pop()
-				delete(b.lines, l.key)
 			}
 			if !whole {
 				return b.takenLocked(items)
@@ -211,6 +245,29 @@ func (b *Batcher[T]) takeLocked() []*Item[T] {
 		}
 	}
 	return b.takenLocked(items)
+}
+
+// takeLineLocked takes the items of a line that go in a request. It reports false
+// when there's no room for the next one.
+func (b *Batcher[T]) takeLineLocked(l *line[T], items *[]*Item[T], size *int) (whole bool) {
+	n := len(*items)
+	whole = true
+	for len(l.items) > 0 && whole && len(*items) < b.MaxItems {
+		if len(*items) > n && l.items[0].tries < (*items)[n].tries {
+			break // what failed before goes alone, lest it fails again and is overtaken
+		}
+		if whole = b.pickLocked(l.items[0], items, size); whole {
+			l.items[0] = nil
+			l.items = l.items[1:]
+		}
+	}
+	switch {
+	case len(*items) > n: // some are on their way, and the others wait for them
+		b.busyLocked(l)
+	case len(l.items) == 0:
+		delete(b.lines, l.key)
+	}
+	return whole
 }
 
 func (b *Batcher[T]) takenLocked(items []*Item[T]) []*Item[T] {
@@ -223,9 +280,8 @@ func (b *Batcher[T]) busyLocked(l *line[T]) {
 	l.busy = true
 	for _, it := range l.items {
 		if it.state == waiting {
+			b.uncountLocked(it)
 			it.state = behind
-			b.count--
-			b.bytes -= it.Size
 		}
 	}
 }
@@ -243,8 +299,7 @@ func (b *Batcher[T]) pickLocked(it *Item[T], items *[]*Item[T], size *int) bool 
 	if len(*items) > 0 && *size+it.Size > b.MaxBytes {
 		return false
 	}
-	b.count--
-	b.bytes -= it.Size
+	b.uncountLocked(it)
 	it.state = flying
 	*items = append(*items, it)
 	*size += it.Size
@@ -388,67 +443,4 @@ func (b *Batcher[T]) breakLocked(failed *Item[T]) {
 			b.finishLocked(it, ErrOvertaking)
 		}
 	}
-}
-
-// rest is items that are sent again after a pause.
-type rest[T any] struct {
-	items []*Item[T]
-	lines []*line[T] // that wait for them
-	timer *time.Timer
-}
-
-// err is what a resting item ends with at Close.
-func (r *rest[T]) err(it *Item[T]) error { return gaveUp(queue.ErrClosed, it.err) }
-
-// restLocked sends items again after a pause.
-func (b *Batcher[T]) restLocked(items []*Item[T]) {
-	if len(items) == 0 {
-		return
-	}
-	r := &rest[T]{items: items}
-	tries := 0
-	heads := map[*line[T]][]*Item[T]{}
-	for _, it := range items {
-		tries = max(tries, it.tries)
-		if l := it.line; l != nil {
-			if heads[l] == nil {
-				r.lines = append(r.lines, l)
-			}
-			heads[l] = append(heads[l], it)
-		}
-	}
-	for l, its := range heads { // before those that wait behind them
-		l.items = append(its, l.items...)
-	}
-	if b.rests == nil {
-		b.rests = map[*rest[T]]struct{}{}
-	}
-	b.rests[r] = struct{}{}
-	r.timer = time.AfterFunc(pauseAfter(tries), func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if _, ok := b.rests[r]; ok {
-			b.endLocked(r)
-			b.goLocked(false)
-		}
-	})
-}
-
-// endLocked ends a rest: what's left of its items may go.
-func (b *Batcher[T]) endLocked(r *rest[T]) {
-	delete(b.rests, r)
-	for _, it := range r.items {
-		if it.line == nil && it.state != done {
-			b.pushLocked(&b.again, unit[T]{item: it})
-		}
-	}
-	for _, l := range r.lines {
-		b.freeLocked(l, &b.again)
-	}
-}
-
-// pauseAfter doubles with each try, half of it by chance.
-func pauseAfter(tries int) time.Duration {
-	d := min(minPause<<min(tries-1, 16), maxPause)
-	return d - time.Duration(rand.Int64N(int64(d)/2+1)) //nolint:gosec // spreads load
 }

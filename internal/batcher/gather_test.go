@@ -204,3 +204,74 @@ func TestWaitingForRoomEndsWithTheContext(t *testing.T) {
 		assert.Equal(t, [][]string{{"first"}, {"third"}}, b.sent())
 	})
 }
+
+// Pub/Sub takes one key in a request.
+func TestKeysApartHaveRequestsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 5*time.Millisecond)
+		b.KeysApart = true
+		begun := time.Now()
+		assert.Equal(t, none(8), b.publish(t.Context(), "a/1", "x", "b/1", "a/2", "y", "a/3", "b/2", "z"))
+		assert.Equal(t, 5*time.Millisecond, time.Since(begun), "all at once")
+		for _, r := range b.sent() {
+			switch r[0][0] {
+			case 'a':
+				assert.Equal(t, []string{"a/1", "a/2", "a/3"}, r)
+			case 'b':
+				assert.Equal(t, []string{"b/1", "b/2"}, r)
+			default:
+				for _, v := range r {
+					assert.NotContains(t, v, "/")
+				}
+			}
+		}
+	})
+}
+
+func TestKeysApartDoNotWaitForCompany(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 30*time.Millisecond)
+		b.KeysApart = true
+		var wg sync.WaitGroup
+		for _, v := range []string{"a/1", "b/1", "c/1", "d/1", "e/1", "f/1", "g/1", "h/1"} {
+			wg.Go(func() { assert.Equal(t, none(1), b.publish(t.Context(), v)) })
+			synctest.Wait() // the others are under way
+		}
+		wg.Wait()
+		for _, at := range b.at {
+			assert.Zero(t, at)
+		}
+	})
+}
+
+// While a key's request is under way, what follows gathers behind it.
+func TestKeysApartGatherBehindTheirOwnRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 5*time.Millisecond)
+		b.KeysApart = true
+		var wg sync.WaitGroup
+		for _, v := range []string{"a/1", "a/2", "a/3"} {
+			wg.Go(func() { assert.Equal(t, none(1), b.publish(t.Context(), v)) })
+			synctest.Wait()
+		}
+		wg.Wait()
+		assert.Equal(t, [][]string{{"a/1"}, {"a/2", "a/3"}}, b.sent())
+	})
+}
+
+func TestALargeGroupOfOneKeyGoesInFullRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 5*time.Millisecond)
+		b.KeysApart = true
+		assert.Equal(t, none(25), b.publish(t.Context(), many(25, "k/")...))
+		var sizes []int
+		for _, r := range b.sent() {
+			sizes = append(sizes, len(r))
+		}
+		assert.Equal(t, []int{10, 10, 5}, sizes)
+	})
+}

@@ -16,13 +16,20 @@ import (
 type Polls[T any] struct {
 	// Poll asks the broker for at most max. It ends by itself after a while.
 	Poll func(ctx context.Context, max int) ([]T, error)
-
 	// GiveBack makes the broker deliver to somebody else at once.
 	GiveBack func(ctx context.Context, items []T)
+	// Keep is how long what has come without a caller waits for the next one before
+	// it's given back. With it a poll may be taken over by a caller with less room,
+	// and what he has no room for waits too.
+	Keep time.Duration
+	// Most is how many polls are under way at a time, where Polls is the second of
+	// ReceiveAny; 0: one for each caller.
+	Most int
 
 	workers Workers
 
 	mu     sync.Mutex
+	open   int                   // polls under way
 	left   map[*poll[T]]struct{} // without a caller
 	closed bool
 	cut    bool          // the context of a Close has ended
@@ -33,10 +40,11 @@ type Polls[T any] struct {
 type poll[T any] struct {
 	max    int
 	cancel context.CancelFunc // of the poll; then, of giving back what it has brought
-	ended  bool               // nobody may take it over any more
+	given  bool               // nobody may take it over any more
 	done   chan struct{}      // closed when items and err are set
 	items  []T
 	err    error
+	keep   *time.Timer // gives back what nobody has fetched
 }
 
 const giveBackTimeout = 10 * time.Second
@@ -44,41 +52,93 @@ const giveBackTimeout = 10 * time.Second
 // Receive polls for at most max. It returns as soon as ctx has ended, with what
 // has come until then.
 func (p *Polls[T]) Receive(ctx context.Context, max int) ([]T, error) {
+	return ReceiveAny(ctx, max, p, nil)
+}
+
+// ReceiveAny polls for at most max from two sources at once, of which second may be
+// nil, and returns what either brings. The other's poll goes on for the next caller.
+func ReceiveAny[T any](ctx context.Context, max int, first, second *Polls[T]) ([]T, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	one := p.takeOver(max)
-	if one == nil {
-		one = p.begin(ctx, max)
-	}
-	select {
-	case <-one.done:
-	case <-ctx.Done():
-		if !p.leave(one) {
-			return nil, ctx.Err()
+	one := first.attach(ctx, max)
+	var other *poll[T]
+	var otherDone <-chan struct{} // nil: never
+	if second != nil {
+		if other = second.attach(ctx, max); other != nil {
+			otherDone = other.done
 		}
 	}
-	return one.items, one.err
+	var cut error
+	select {
+	case <-one.done:
+	case <-otherDone:
+	case <-ctx.Done():
+		cut = ctx.Err()
+	}
+	items, over, err := first.part(one, max)
+	if other != nil {
+		more, too, e := second.part(other, max-len(items))
+		items, over = append(items, more...), over || too
+		if err == nil {
+			err = e
+		}
+	}
+	switch {
+	case len(items) > 0:
+		return items, nil // an error beside it comes again
+	case over:
+		return nil, err
+	}
+	return nil, cut
 }
 
-// takeOver returns a poll without a caller, if there's one that doesn't bring
-// too much.
+// attach returns a poll for a caller: one that goes on without one, or a new one;
+// nil when there are as many as may be.
+func (p *Polls[T]) attach(ctx context.Context, max int) *poll[T] {
+	if one := p.takeOver(max); one != nil {
+		return one
+	}
+	return p.begin(ctx, max)
+}
+
+// takeOver returns a poll without a caller, if there's one that suits: one that has
+// brought something before one that's under way.
 func (p *Polls[T]) takeOver(most int) *poll[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var best *poll[T]
 	for one := range p.left {
-		if !one.ended && one.max <= most && (best == nil || one.max > best.max) {
+		if one.given || p.Keep == 0 && one.max > most {
+			continue
+		}
+		if best == nil || one.keep != nil || best.keep == nil && one.max > best.max {
 			best = one
 		}
 	}
 	if best != nil {
-		delete(p.left, best)
+		p.holdLocked(best)
 	}
 	return best
 }
 
+// holdLocked gives a poll a caller.
+func (p *Polls[T]) holdLocked(one *poll[T]) {
+	delete(p.left, one)
+	if one.keep != nil {
+		one.keep.Stop() // if it has fired already, it finds that one has a caller
+		one.keep = nil
+	}
+}
+
 func (p *Polls[T]) begin(ctx context.Context, max int) *poll[T] {
+	p.mu.Lock()
+	if p.Most > 0 && p.open >= p.Most {
+		p.mu.Unlock()
+		return nil
+	}
+	p.open++
+	p.mu.Unlock()
 	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	one := &poll[T]{max: max, cancel: cancel, done: make(chan struct{})}
 	// What ctx says about its end is worth knowing to the poll all the same.
@@ -106,30 +166,53 @@ func Until(ctx context.Context) (time.Time, bool) {
 // ended hands over what a poll has brought, or gives it back.
 func (p *Polls[T]) ended(one *poll[T], items []T, err error) {
 	p.mu.Lock()
-	one.items, one.err, one.ended = items, err, true
+	p.open--
+	one.items, one.err = items, err
 	close(one.done)
 	_, alone := p.left[one]
-	if !alone {
-		p.mu.Unlock()
-		return
+	if alone {
+		p.restLocked(one)
 	}
+	p.mu.Unlock()
+}
+
+// restLocked lets what a poll without a caller has brought wait for the next one,
+// or gives it back.
+func (p *Polls[T]) restLocked(one *poll[T]) {
+	switch {
+	case len(one.items) == 0:
+		// An error of a poll that nobody waits for is nobody's: the next one has it too.
+		p.forgetLocked(one)
+	case p.Keep > 0 && !p.closed:
+		one.keep = time.AfterFunc(p.Keep, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if _, alone := p.left[one]; alone && !one.given {
+				p.giveBackLocked(one)
+			}
+		})
+	default:
+		p.giveBackLocked(one)
+	}
+}
+
+func (p *Polls[T]) giveBackLocked(one *poll[T]) {
+	one.given = true
 	ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
-	defer cancel()
 	one.cancel = cancel
 	if p.cut {
 		cancel()
 	}
-	p.mu.Unlock()
-	// An error of a poll that nobody waits for is nobody's: the next one has it too.
-	if len(items) > 0 {
-		p.GiveBack(ctx, items)
-	}
-	p.forget(one)
+	p.workers.Go(func() {
+		defer cancel()
+		p.GiveBack(ctx, one.items)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.forgetLocked(one)
+	})
 }
 
-func (p *Polls[T]) forget(one *poll[T]) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *Polls[T]) forgetLocked(one *poll[T]) {
 	delete(p.left, one)
 	p.hushLocked()
 }
@@ -141,24 +224,33 @@ func (p *Polls[T]) hushLocked() {
 	}
 }
 
-// leave lets a poll go on without its caller. It reports true when the poll has
-// ended meanwhile, and what it brought is the caller's.
-func (p *Polls[T]) leave(one *poll[T]) (ended bool) {
+// part takes at most so many of what a poll has brought, and reports whether it has
+// ended. What it has brought beyond that waits for the next caller, and a poll
+// that's under way goes on.
+func (p *Polls[T]) part(one *poll[T], most int) (items []T, over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
 	case <-one.done:
-		return true
+		over = true
+		n := min(len(one.items), most)
+		items, one.items = one.items[:n:n], one.items[n:]
+		if len(one.items) == 0 {
+			return items, over, one.err
+		}
 	default:
 	}
 	if p.left == nil {
 		p.left = map[*poll[T]]struct{}{}
 	}
 	p.left[one] = struct{}{}
-	if p.closed { // by a Close that has cut its caller off
+	switch {
+	case over:
+		p.restLocked(one)
+	case p.closed: // by a Close that has cut its caller off
 		one.cancel()
 	}
-	return false
+	return items, over, nil
 }
 
 // Close waits for the polls without a caller to end by themselves, and for what
@@ -170,6 +262,13 @@ func (p *Polls[T]) Close(ctx context.Context) {
 	if !p.closed {
 		p.closed = true
 		p.quiet = make(chan struct{})
+		for one := range p.left {
+			if one.keep != nil && !one.given {
+				p.holdLocked(one) // nobody will come for it
+				p.left[one] = struct{}{}
+				p.giveBackLocked(one)
+			}
+		}
 		p.hushLocked()
 	}
 	p.mu.Unlock()

@@ -1,0 +1,182 @@
+package remote_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/anyqueue/anyqueue/internal/remote"
+)
+
+// two are sources of which the second keeps what has come, and is asked by one
+// caller at a time.
+func two() (a, b *broker, first, second *remote.Polls[string]) {
+	a, first = newBroker()
+	b, second = newBroker()
+	second.Keep, second.Most = time.Second, 1
+	return a, b, first, second
+}
+
+func receiveAny(d time.Duration, max int, first, second *remote.Polls[string]) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return remote.ReceiveAny(ctx, max, first, second)
+}
+
+func end(ps ...*remote.Polls[string]) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, p := range ps {
+		p.Close(ctx)
+	}
+}
+
+func TestEitherOfTwoSourcesBringsSomething(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		defer end(first, second)
+		b.items <- "b"
+		got, err := receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"b"}, got)
+		a.items <- "a"
+		got, err = receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"a"}, got)
+		polls, returned, _ := a.seen()
+		assert.Equal(t, []int{5}, polls, "the second call took over what the first had begun")
+		assert.Empty(t, returned)
+	})
+}
+
+func TestTwoSourcesTogetherBringNoMoreThanAsked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		defer end(first, second)
+		a.items <- "a"
+		b.items <- "b"
+		got, err := receiveAny(time.Minute, 1, first, second)
+		assert.NoError(t, err)
+		assert.Len(t, got, 1)
+		more, err := receiveAny(time.Minute, 1, first, second)
+		assert.NoError(t, err)
+		assert.ElementsMatch(t, []string{"a", "b"}, append(got, more...))
+		_, returned, _ := b.seen()
+		assert.Empty(t, returned)
+	})
+}
+
+// Otherwise a source that's always second would have everything given back.
+func TestWhatCameBetweenTwoCallersIsKeptForTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		defer end(first, second)
+		a.items <- "a"
+		got, err := receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"a"}, got)
+		b.items <- "b"
+		time.Sleep(second.Keep - time.Millisecond) // nobody receives
+		got, err = receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"b"}, got)
+		time.Sleep(time.Hour)
+		_, returned, _ := b.seen()
+		assert.Empty(t, returned, "it has a caller")
+	})
+}
+
+func TestWhatNobodyFetchesIsGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		a.items <- "a"
+		_, err := receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		b.items <- "b"
+		time.Sleep(second.Keep)
+		synctest.Wait()
+		_, returned, _ := b.seen()
+		assert.Equal(t, []string{"b"}, returned)
+		end(first, second)
+	})
+}
+
+func TestWhatIsKeptIsGivenBackByClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		a.items <- "a"
+		_, err := receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		b.items <- "b"
+		synctest.Wait()
+		begun := time.Now()
+		second.Close(context.Background())
+		assert.Zero(t, time.Since(begun))
+		_, returned, _ := b.seen()
+		assert.Equal(t, []string{"b"}, returned)
+		end(first)
+	})
+}
+
+func TestASourceWithALimitIsAskedByOneCaller(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		defer end(first, second)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for range 3 {
+			wg.Go(func() { _, _ = receiveAny(time.Minute, 5, first, second) })
+		}
+		synctest.Wait()
+		polls, _, _ := a.seen()
+		assert.Len(t, polls, 3)
+		polls, _, _ = b.seen()
+		assert.Len(t, polls, 1)
+	})
+}
+
+// A poll that was begun by a caller with more room is no loss for one with less.
+func TestAKeptPollServesACallerWithLessRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b, first, second := two()
+		defer end(first, second)
+		second.Poll = func(ctx context.Context, max int) ([]string, error) {
+			one, err := b.poll(ctx, max)
+			return append(one, "b2", "b3"), err
+		}
+		a.items <- "a"
+		_, err := receiveAny(time.Minute, 5, first, second)
+		assert.NoError(t, err)
+		b.items <- "b1"
+		var got []string
+		for range 3 {
+			one, err := receiveAny(time.Minute, 1, first, second)
+			assert.NoError(t, err)
+			got = append(got, one...)
+		}
+		assert.Equal(t, []string{"b1", "b2", "b3"}, got)
+		polls, _, _ := b.seen()
+		assert.Len(t, polls, 1)
+	})
+}
+
+func TestAReceiveFromTwoEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, _, first, second := two()
+		defer end(first, second)
+		_, err := receiveAny(time.Second, 1, first, second)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
