@@ -45,8 +45,9 @@ func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
 	defer h.end()
 	c := h.core.q.Counts(now)
 	ready, leased, delayed := int64(c.Ready), int64(c.Leased), int64(c.Delayed)
+	total := ready + leased + delayed
 	s := queue.Stats{
-		Ready: &ready, InFlight: &leased, Delayed: &delayed,
+		Ready: &ready, InFlight: &leased, Delayed: &delayed, Total: &total,
 		AsOf: time.Now(), Approximate: h.core.broker.like.approximate, Source: System,
 	}
 	if !h.core.broker.like.noAge {

@@ -2,9 +2,12 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"time"
 
+	gcp "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,123 +16,233 @@ import (
 	"github.com/anyqueue/anyqueue/queue"
 )
 
-// Ensure creates a topic and its subscription, and before them those of the
-// dead-letter queue, unless they exist; what differs then is reported and left
-// as it is. The subscription doesn't expire. A lease below 10 s, which no
-// subscription can have, is left to Open. It refuses QueueSpec.BrokerMaxAttempts,
-// Tags and Update with queue.ErrUnsupported for now.
+// Ensure creates a topic and its subscription, a return topic with a subscription
+// for what only this queue's consumers shall get (long waits, redrive), and before
+// them topic and subscription of the dead-letter queue, unless they exist. It may be
+// called at every start of every program: what's there already is left as it is, and
+// the report says in words how it differs from what was asked. With
+// QueueSpec.Update it's changed instead; the order of a subscription can't be.
+//
+// A subscription doesn't expire. A dead-letter queue keeps its messages for 31 days,
+// Pub/Sub's longest, is ordered if the queue is, and has no return topic.
+// QueueSpec.BrokerMaxAttempts becomes the max_delivery_attempts of a dead-letter
+// policy, 5 to 100, and needs a dead-letter queue. For that policy Pub/Sub's own
+// service account must be allowed to publish to the dead-letter topic and to
+// subscribe to both subscriptions, or messages are delivered again without end:
+// what isn't granted on these resources is said in the report's Warnings, with the
+// command that grants it. QueueSpec.Tags become labels. A lease below 10 s, which no
+// subscription can have, is left to Open.
 func (b *Backend) Ensure(ctx context.Context, name string, spec *queue.QueueSpec) (*queue.EnsureReport, error) {
 	if spec == nil {
 		spec = &queue.QueueSpec{}
 	}
-	r := &queue.EnsureReport{}
-	if err := b.ensure(ctx, name, spec, r); err != nil {
+	r, err := b.ensure(ctx, name, spec)
+	if err != nil {
 		return nil, fmt.Errorf("pubsub: ensure %s: %w", name, err)
 	}
 	return r, nil
 }
 
-func (b *Backend) ensure(ctx context.Context, name string, spec *queue.QueueSpec, r *queue.EnsureReport) error {
-	if b.err != nil {
-		return b.err
+func (b *Backend) ensure(ctx context.Context, name string, spec *queue.QueueSpec) (r *queue.EnsureReport, err error) {
+	if err := b.check(); err != nil {
+		return nil, err
 	}
+	client, done, err := b.clients.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	e := ensuring{
+		backend: b, client: client, project: b.project(client), report: &queue.EnsureReport{}, dry: spec.DryRun, update: spec.Update,
+	}
+	return e.report, e.queue(ctx, name, spec)
+}
+
+// ensuring is one Ensure.
+type ensuring struct {
+	backend *Backend
+	client  *gcp.Client
+	project string
+	report  *queue.EnsureReport
+	dry     bool
+	update  bool
+}
+
+func (e *ensuring) queue(ctx context.Context, name string, spec *queue.QueueSpec) error {
 	if err := queue.CheckName(name); err != nil {
 		return err
 	}
-	want, err := b.wanted(name, spec)
+	want, err := e.wanted(name, spec)
 	if err != nil {
 		return err
 	}
 	if spec.DeadLetter != "" {
-		dead := queue.QueueSpec{Ordered: spec.Ordered, IsDeadLetter: true, DryRun: spec.DryRun}
-		if err := b.ensure(ctx, spec.DeadLetter, &dead, r); err != nil {
+		dead := queue.QueueSpec{Ordered: spec.Ordered, IsDeadLetter: true, Tags: spec.Tags}
+		if err := e.queue(ctx, spec.DeadLetter, &dead); err != nil {
+			return fmt.Errorf("its dead-letter queue %s: %w", spec.DeadLetter, err)
+		}
+	}
+	subs := []*wantedSubscription{want}
+	if !spec.IsDeadLetter {
+		back := *want
+		back.name, back.topic = want.name+returnSuffix, want.topic+returnSuffix
+		subs = append(subs, &back)
+	}
+	for _, w := range subs {
+		if err := e.topic(ctx, w.topic, spec.Tags); err != nil {
+			return err
+		}
+		if err := e.subscription(ctx, w); err != nil {
 			return err
 		}
 	}
-	if _, err := b.client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: want.GetTopic()}); err != nil {
-		if status.Code(err) != codes.NotFound {
-			return classify(err)
-		}
-		r.Created = append(r.Created, want.GetTopic())
-		if !spec.DryRun {
-			if _, err := b.client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: want.GetTopic()}); err != nil && status.Code(err) != codes.AlreadyExists {
-				return classify(err)
-			}
-		}
-	}
-	got, err := b.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: want.GetName()})
-	if err == nil {
-		compare(want, got, r)
-		return nil
-	}
-	if status.Code(err) != codes.NotFound {
-		return classify(err)
-	}
-	r.Created = append(r.Created, want.GetName())
-	if spec.DryRun {
-		return nil
-	}
-	_, err = b.client.SubscriptionAdminClient.CreateSubscription(ctx, want)
-	if status.Code(err) == codes.InvalidArgument && spec.Retention == 0 && want.GetMessageRetentionDuration() != nil {
-		// A service that doesn't know the longest retention, such as Google's emulator.
-		want.MessageRetentionDuration = durationpb.New(defaultRetention)
-		if _, err = b.client.SubscriptionAdminClient.CreateSubscription(ctx, want); err == nil {
-			r.Differences = append(r.Differences, fmt.Sprintf("%s: the retention is %v, as %v was refused", want.GetName(), defaultRetention, longestRetention))
-		}
-	}
-	if err != nil && status.Code(err) != codes.AlreadyExists {
-		return classify(err)
+	if want.deadTopic != "" {
+		return e.grants(ctx, want.deadTopic, subs)
 	}
 	return nil
 }
 
-// wanted is the subscription that a new queue gets.
-func (b *Backend) wanted(name string, spec *queue.QueueSpec) (*pubsubpb.Subscription, error) {
-	if spec.BrokerMaxAttempts != 0 {
-		return nil, &queue.UnsupportedError{Feature: "BrokerMaxAttempts", System: system}
-	}
-	if len(spec.Tags) > 0 {
-		return nil, &queue.UnsupportedError{Feature: "Tags", System: system}
-	}
-	if spec.Update {
-		return nil, &queue.UnsupportedError{Feature: "Update", System: system}
-	}
-	if spec.Lease < 0 || spec.Lease > maxAckDeadline {
-		return nil, &queue.InvalidError{Field: "Lease", Reason: fmt.Sprintf("%v is over %v", spec.Lease, maxAckDeadline)}
-	}
-	s := &pubsubpb.Subscription{
-		Name: b.subscription(name), Topic: b.topic(name), EnableMessageOrdering: spec.Ordered,
-		ExpirationPolicy: &pubsubpb.ExpirationPolicy{}, // without a ttl: never
-	}
-	if spec.Lease > 0 {
-		s.AckDeadlineSeconds = seconds(max(spec.Lease, minAckDeadline))
-	}
-	retention := spec.Retention
-	if retention == 0 && spec.IsDeadLetter {
-		retention = longestRetention
-	}
-	if retention != 0 {
-		if retention < 10*time.Minute || retention > longestRetention {
-			return nil, &queue.InvalidError{Field: "Retention", Reason: fmt.Sprintf("%v isn't 10 m to 31 days", retention)}
-		}
-		s.MessageRetentionDuration = durationpb.New(retention)
-	}
-	return s, nil
+// wantedSubscription is what a spec means on Pub/Sub; zero values aren't compared.
+type wantedSubscription struct {
+	name, topic string // full names
+	ordered     bool
+	ackDeadline time.Duration
+	retention   time.Duration
+	longest     bool // the retention is the longest there is
+	deadTopic   string
+	attempts    int32
+	labels      map[string]string
 }
 
-// compare says how a subscription differs from what's wanted.
-func compare(want, got *pubsubpb.Subscription, r *queue.EnsureReport) {
-	differs := func(what string, got, want any) {
-		if got != want {
-			r.Differences = append(r.Differences, fmt.Sprintf("subscription: %s is %v, not %v", what, got, want))
+const (
+	minAttempts, maxAttempts = 5, 100
+	minRetention             = 10 * time.Minute
+)
+
+// wanted checks a spec.
+func (e *ensuring) wanted(name string, spec *queue.QueueSpec) (*wantedSubscription, error) {
+	w := &wantedSubscription{
+		name: fullName(e.project, subscriptionKind, name), topic: fullName(e.project, topicKind, name), ordered: spec.Ordered, labels: spec.Tags,
+	}
+	switch {
+	case spec.BrokerMaxAttempts < 0:
+		return nil, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "negative"}
+	case spec.DeadLetter == name:
+		return nil, &queue.InvalidError{Field: "DeadLetter", Reason: "a queue can't be its own dead-letter queue"}
+	case spec.BrokerMaxAttempts > 0 && spec.DeadLetter == "":
+		return nil, &queue.InvalidError{Field: "BrokerMaxAttempts", Reason: "needs a DeadLetter queue"}
+	case spec.BrokerMaxAttempts > 0:
+		n := min(max(spec.BrokerMaxAttempts, minAttempts), maxAttempts)
+		if n != spec.BrokerMaxAttempts {
+			e.differs("queue %s: the broker dead-letters after %d attempts, not %d: Pub/Sub allows %d to %d", name, n, spec.BrokerMaxAttempts, minAttempts, maxAttempts)
+		}
+		w.deadTopic, w.attempts = fullName(e.project, topicKind, spec.DeadLetter), int32(n) //nolint:gosec // at most 100
+	}
+	if spec.Lease < 0 || spec.Lease > maxAckDeadline {
+		return nil, &queue.InvalidError{Field: "Lease", Reason: fmt.Sprintf("%v isn't up to %v", spec.Lease, maxAckDeadline)}
+	}
+	if spec.Lease > 0 {
+		w.ackDeadline = time.Duration(seconds(max(spec.Lease, defaultAckDeadline))) * time.Second
+	}
+	switch w.retention = spec.Retention; {
+	case w.retention == 0 && spec.IsDeadLetter:
+		w.retention, w.longest = e.backend.longestRetention(), true
+	case w.retention != 0 && (w.retention < minRetention || w.retention > longestRetention):
+		return nil, &queue.InvalidError{Field: "Retention", Reason: fmt.Sprintf("%v isn't %v to %v", w.retention, minRetention, longestRetention)}
+	}
+	return w, nil
+}
+
+func (e *ensuring) differs(format string, args ...any) {
+	e.report.Differences = append(e.report.Differences, fmt.Sprintf(format, args...))
+}
+
+func (e *ensuring) created(name string) { e.report.Created = append(e.report.Created, name) }
+
+func (e *ensuring) topic(ctx context.Context, name string, labels map[string]string) error {
+	have, err := e.client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: name})
+	switch {
+	case err == nil:
+		return e.compareTopic(ctx, have, labels)
+	case !missing(err):
+		return classifyOpen(err)
+	}
+	if !e.dry {
+		_, err := e.client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: name, Labels: labels})
+		if status.Code(err) == codes.AlreadyExists {
+			return nil // somebody else was faster, with the same in mind
+		}
+		if err != nil {
+			return classifyOpen(err)
 		}
 	}
-	differs("topic", got.GetTopic(), want.GetTopic())
-	differs("enable_message_ordering", got.GetEnableMessageOrdering(), want.GetEnableMessageOrdering())
-	if want.GetAckDeadlineSeconds() != 0 {
-		differs("ack_deadline_seconds", got.GetAckDeadlineSeconds(), want.GetAckDeadlineSeconds())
+	e.created(name)
+	return nil
+}
+
+func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) error {
+	admin := e.client.SubscriptionAdminClient
+	have, err := admin.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
+	switch {
+	case err == nil:
+		return e.compare(ctx, have, w)
+	case !missing(err):
+		return classifyOpen(err)
+	case e.dry:
+		e.created(w.name)
+		return nil
 	}
-	if want.GetMessageRetentionDuration() != nil {
-		differs("message_retention_duration", got.GetMessageRetentionDuration().AsDuration(), want.GetMessageRetentionDuration().AsDuration())
+	made := w.message()
+	_, err = admin.CreateSubscription(ctx, made)
+	if status.Code(err) == codes.InvalidArgument && w.longest && w.retention > defaultRetention {
+		// A service whose longest is what used to be Google's, such as its emulator.
+		made.MessageRetentionDuration = durationpb.New(defaultRetention)
+		if _, err = admin.CreateSubscription(ctx, made); err == nil {
+			e.backend.shortRetention.Store(true)
+			e.differs("%s: the retention is %v, as %v was refused", w.name, defaultRetention, w.retention)
+		}
 	}
+	if status.Code(err) == codes.AlreadyExists { // somebody else was faster, and may want something else
+		have, err := admin.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
+		if err != nil {
+			return classifyOpen(err)
+		}
+		return e.compare(ctx, have, w)
+	}
+	if err != nil {
+		return classifyOpen(err)
+	}
+	e.created(w.name)
+	return nil
+}
+
+// longestRetention is the longest that this service is known to allow.
+func (b *Backend) longestRetention() time.Duration {
+	if b.shortRetention.Load() {
+		return defaultRetention
+	}
+	return longestRetention
+}
+
+// message is the subscription that's made.
+func (w *wantedSubscription) message() *pubsubpb.Subscription {
+	s := &pubsubpb.Subscription{
+		Name: w.name, Topic: w.topic, EnableMessageOrdering: w.ordered, Labels: maps.Clone(w.labels),
+		ExpirationPolicy: &pubsubpb.ExpirationPolicy{}, // without a ttl: never
+		DeadLetterPolicy: w.policy(),
+	}
+	if w.ackDeadline > 0 {
+		s.AckDeadlineSeconds = seconds(w.ackDeadline)
+	}
+	if w.retention > 0 {
+		s.MessageRetentionDuration = durationpb.New(w.retention)
+	}
+	return s
+}
+
+func (w *wantedSubscription) policy() *pubsubpb.DeadLetterPolicy {
+	if w.deadTopic == "" {
+		return nil
+	}
+	return &pubsubpb.DeadLetterPolicy{DeadLetterTopic: w.deadTopic, MaxDeliveryAttempts: w.attempts}
 }

@@ -1,10 +1,12 @@
 package pubsub
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/googleapis/gax-go/v2"
+	"github.com/googleapis/gax-go/v2/apierror"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -19,13 +21,13 @@ func (h *handle) fail(op string, err error) error {
 }
 
 // classify gives an error of a call its neutral meaning.
-func classify(err error) error { return remote.As(kindOf(status.Code(err)), err) }
+func classify(err error) error { return remote.As(kindOf(err), err) }
 
-func kindOf(c codes.Code) error {
-	switch c {
+func kindOf(err error) error {
+	switch status.Code(err) { //nolint:exhaustive // the others have none
 	case codes.NotFound:
 		return queue.ErrQueueNotFound
-	case codes.PermissionDenied, codes.Unauthenticated:
+	case codes.PermissionDenied:
 		return queue.ErrPermission
 	case codes.ResourceExhausted:
 		return queue.ErrThrottled
@@ -33,42 +35,84 @@ func kindOf(c codes.Code) error {
 	return nil
 }
 
-// sending watches the attempts of one publish, of which the client only tells
-// the last, and says whether one of them may have taken effect.
-type sending struct {
-	backoff gax.Backoff
-	peer    peer.Peer // set as soon as an attempt has had a connection
-	maybe   bool
-}
-
-func (s *sending) options() []gax.CallOption {
-	s.backoff = gax.Backoff{Initial: 100 * time.Millisecond, Max: 10 * time.Second, Multiplier: 2}
-	return []gax.CallOption{
-		gax.WithRetry(func() gax.Retryer { return s }),
-		gax.WithGRPCOptions(grpc.Peer(&s.peer)),
+// classifyOpen is classify for what's done at the start. Credentials that aren't
+// accepted are an error then; while a queue is in use it may be just a token that
+// couldn't be refreshed, which mustn't end a consumer.
+func classifyOpen(err error) error {
+	if status.Code(err) == codes.Unauthenticated {
+		return remote.As(queue.ErrPermission, err)
 	}
+	return classify(err)
 }
 
-// Retry says whether and when to try again. It makes sending a gax.Retryer.
-func (s *sending) Retry(err error) (time.Duration, bool) {
+// passing reports whether a call that failed is worth trying again: Pub/Sub was
+// busy, broken or not reached. What it has refused stays refused.
+func passing(err error) bool {
 	switch status.Code(err) {
-	case codes.ResourceExhausted:
-		return s.backoff.Pause(), true
-	case codes.Aborted, codes.Internal, codes.Unknown, codes.Unavailable:
-		s.noted()
-		return s.backoff.Pause(), true
-	case codes.Canceled, codes.DeadlineExceeded:
-		s.noted()
+	case codes.ResourceExhausted, codes.Aborted, codes.Internal, codes.Unknown, codes.Unavailable, codes.Unauthenticated,
+		codes.DeadlineExceeded, codes.Canceled: // of a try: the caller's end is his to see
+		return true
+	case codes.OK, codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.FailedPrecondition,
+		codes.OutOfRange, codes.Unimplemented, codes.DataLoss:
 	}
-	return 0, false
+	return false
 }
 
-// noted marks that the outcome of an attempt is unknown, if it was sent at all.
-func (s *sending) noted() { s.maybe = s.maybe || s.peer.Addr != nil }
+// try is one request, which the client doesn't repeat by itself: that would keep
+// what was refused waiting for the rest, and tell only of the last try.
+type try struct {
+	peer peer.Peer // set as soon as the request has had a connection
+}
 
-func (s *sending) failure(err error) error {
-	if err = classify(err); s.maybe {
+func (t *try) options() []gax.CallOption {
+	return []gax.CallOption{
+		gax.WithRetry(func() gax.Retryer { return nil }),
+		gax.WithGRPCOptions(grpc.Peer(&t.peer)),
+	}
+}
+
+// maybe reports whether the request may have taken effect in spite of err.
+func (t *try) maybe(err error) bool {
+	if t.peer.Addr == nil {
+		return false // never sent
+	}
+	switch status.Code(err) { //nolint:exhaustive // the others are answers
+	case codes.Aborted, codes.Internal, codes.Unknown, codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return true
+	}
+	return false
+}
+
+// outcome is classify for a request that changes something.
+func (t *try) outcome(err error) error {
+	if err == nil {
+		return nil
+	}
+	maybe := t.maybe(err)
+	if err = classify(err); maybe {
 		err = remote.As(queue.ErrUnknownOutcome, err)
 	}
 	return err
+}
+
+// once makes one request of fewer arguments than a try's.
+func once(ctx context.Context, call func(ctx context.Context, opts ...gax.CallOption) error) error {
+	var t try
+	return t.outcome(call(ctx, t.options()...))
+}
+
+// What the service says of single ack ids of a subscription with exactly-once
+// delivery, beside the error of the request
+// (https://docs.cloud.google.com/pubsub/docs/exactly-once-delivery).
+const (
+	ackFailureReason = "EXACTLY_ONCE_ACKID_FAILURE"
+	ackLost          = "PERMANENT_FAILURE_INVALID_ACK_ID"
+)
+
+// ackFailures returns what an error says of single ack ids, or nil.
+func ackFailures(err error) map[string]string {
+	if api, ok := errors.AsType[*apierror.APIError](err); ok && api.Reason() == ackFailureReason {
+		return api.Metadata()
+	}
+	return nil
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
+	"sync"
 	"time"
 
 	gcp "cloud.google.com/go/pubsub/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"google.golang.org/api/iterator"
 
 	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
@@ -32,164 +34,235 @@ func (b *Backend) Open(ctx context.Context, name string, opts *queue.OpenOptions
 }
 
 func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions) (*handle, error) {
-	if b.err != nil {
-		return nil, b.err
+	if err := b.check(); err != nil {
+		return nil, err
 	}
 	if opts.Lease != 0 && (opts.Lease < time.Second || opts.Lease > maxAckDeadline) {
 		return nil, &queue.InvalidError{Field: "Lease", Reason: fmt.Sprintf("%v isn't 1 s to 10 m", opts.Lease)}
 	}
-	h := &handle{client: b.client, name: name, wait: b.opts.Wait, ackDeadline: minAckDeadline}
-	h.polls.Poll, h.polls.GiveBack = h.poll, h.giveBack
-	if err := b.locate(h, name, opts); err != nil {
+	client, done, err := b.clients.use(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s := settings{retention: defaultRetention, ordering: opts.Ordered}
-	if h.subscription != "" {
-		if err := b.settings(ctx, h, &s); err != nil {
-			return nil, err
-		}
-		if opts.Ordered && !s.ordering {
-			return nil, &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
-		}
+	h := &handle{client: client, done: done, name: name, wait: b.opts.Wait, metrics: b.opts.Metrics, log: opts.Logger}
+	if h.log == nil {
+		h.log = slog.Default()
 	}
-	if err := b.subscriptions(ctx, h, &s); err != nil {
-		return nil, err
-	}
-	if opts.Lease > 0 && opts.Lease != h.ackDeadline {
-		h.lease = seconds(opts.Lease)
-	}
-	h.caps = h.capabilities(s)
-	if len(s.assumed) > 0 {
-		log := opts.Logger
-		if log == nil {
-			log = slog.Default()
-		}
-		log.Warn("settings of the queue can't be read, assuming the defaults", "queue", name, "assumed", s.assumed, "err", s.err)
+	if err := h.open(ctx, b.project(client), opts); err != nil {
+		return nil, errors.Join(err, done())
 	}
 	return h, nil
 }
 
-var fullName = regexp.MustCompile(`^projects/[^/]+/(topics|subscriptions)/[^/]+$`)
-
-// locate works out where the queue is from its name and the explicit address.
-func (b *Backend) locate(h *handle, name string, opts *queue.OpenOptions) error {
-	if opts.Address == "" {
-		if err := queue.CheckName(name); err != nil {
-			return err
-		}
-		h.topic = b.topic(name)
-		if opts.Mode != queue.ForPublish {
-			h.subscription = b.subscription(name)
-		}
-		return nil
+// project is the one that names belong to.
+func (b *Backend) project(client *gcp.Client) string {
+	if b.opts.Project != "" {
+		return b.opts.Project
 	}
-	m := fullName.FindStringSubmatch(opts.Address)
-	switch {
-	case m == nil:
-		return &queue.InvalidError{Field: "Address", Reason: fmt.Sprintf("%q isn't the full name of a topic or subscription", opts.Address)}
-	case m[1] == "subscriptions":
-		h.subscription = opts.Address
-	case opts.Mode == queue.ForPublish:
-		h.topic = opts.Address
-	default:
-		return &queue.InvalidError{Field: "Address", Reason: "a topic can only be opened to publish; a subscription leads to its topic"}
+	return client.Project()
+}
+
+func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptions) error {
+	at, err := locate(project, h.name, opts)
+	if err != nil {
+		return err
+	}
+	h.subscription = at.subscription
+	s := settings{retention: defaultRetention, ackDeadline: defaultAckDeadline, ordering: opts.Ordered}
+	if opts.Mode == queue.ForPublish {
+		err = h.readForPublish(ctx, &at, &s)
+	} else {
+		err = h.readForConsume(ctx, &at, &s, opts)
+	}
+	if err != nil {
+		return err
+	}
+	if opts.Lease > 0 && opts.Lease != s.ackDeadline {
+		h.lease = seconds(opts.Lease)
+	}
+	h.out.init(h.client, at.topic, &h.counts)
+	h.outBack.init(h.client, topicOf(h.subscription)+returnSuffix, &h.counts)
+	h.caps = h.capabilities(s)
+	for _, src := range []*source{h.main, h.back} {
+		if src != nil {
+			src.init(h)
+		}
+	}
+	if len(s.assumed) > 0 {
+		h.log.Warn("settings of the queue can't be read, assuming the defaults", "queue", h.name, "assumed", s.assumed, "err", s.err)
 	}
 	return nil
 }
 
-func (b *Backend) topic(name string) string {
-	return "projects/" + b.client.Project() + "/topics/" + name
-}
-func (b *Backend) subscription(name string) string {
-	return "projects/" + b.client.Project() + "/subscriptions/" + name
-}
-
 // settings are what a subscription says about itself.
 type settings struct {
-	retention   time.Duration
-	ordering    bool
-	maxAttempts int
-	counts      bool // there's a dead-letter policy
-	assumed     []string
-	err         error // why they are assumed
+	retention, ackDeadline time.Duration
+	ordering, exactlyOnce  bool
+	counts                 bool // there's a dead-letter policy
+	maxAttempts            int
+	assumed                []string
+	err                    error // why they are assumed
 }
 
-func (b *Backend) settings(ctx context.Context, h *handle, s *settings) error {
-	sub, err := b.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription})
-	if err != nil {
-		if err = classify(err); !errors.Is(err, queue.ErrPermission) || h.topic == "" {
-			return err
-		}
-		s.err = err
-		s.assumed = []string{"ack_deadline", "message_retention_duration", "enable_message_ordering", "dead_letter_policy"}
-		return nil
-	}
-	if sub.GetEnableExactlyOnceDelivery() {
-		return &queue.UnsupportedError{Feature: "a subscription with exactly-once delivery", System: system}
-	}
-	if h.topic == "" {
-		h.topic = sub.GetTopic()
-	}
-	if h.topic != sub.GetTopic() {
-		return &queue.InvalidError{Field: "subscription", Reason: fmt.Sprintf("%s belongs to %s", h.subscription, sub.GetTopic())}
-	}
+func (s *settings) read(sub *pubsubpb.Subscription) {
 	if d := sub.GetAckDeadlineSeconds(); d > 0 {
-		h.ackDeadline = time.Duration(d) * time.Second
+		s.ackDeadline = time.Duration(d) * time.Second
 	}
 	if d := sub.GetMessageRetentionDuration(); d != nil {
 		s.retention = d.AsDuration()
 	}
 	s.ordering = sub.GetEnableMessageOrdering()
+	s.exactlyOnce = sub.GetEnableExactlyOnceDelivery()
 	if p := sub.GetDeadLetterPolicy(); p != nil {
 		s.counts, s.maxAttempts = true, int(p.GetMaxDeliveryAttempts())
 	}
+}
+
+func (s *settings) assume(err error, what ...string) {
+	s.err, s.assumed = err, append(s.assumed, what...)
+}
+
+// readForConsume reads the subscription and looks for its return subscription.
+func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opts *queue.OpenOptions) error {
+	sub, err := h.look(ctx, at.subscription)
+	switch {
+	case err == nil:
+		if err := usable(sub, at); err != nil {
+			return err
+		}
+		at.topic = sub.GetTopic()
+		s.read(sub)
+	case !errors.Is(err, queue.ErrPermission) || at.topic == "" && opts.Mode != queue.ForConsume:
+		return err
+	default:
+		s.assume(err, "ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy")
+	}
+	if opts.Ordered && !s.ordering {
+		return &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
+	}
+	h.main = &source{name: at.subscription, ackDeadline: s.ackDeadline, exactlyOnce: s.exactlyOnce}
+	return h.readBack(ctx, s)
+}
+
+// readBack looks for the return subscription. One that may not be looked at is
+// received from all the same: there may be something in it.
+func (h *handle) readBack(ctx context.Context, s *settings) error {
+	name := h.main.name + returnSuffix
+	back := &source{name: name, ackDeadline: s.ackDeadline, aside: true, log: h.log}
+	sub, err := h.look(ctx, name)
+	switch {
+	case errors.Is(err, queue.ErrQueueNotFound):
+		return nil
+	case errors.Is(err, queue.ErrPermission):
+		h.backAssumed = true
+		s.assume(err, "that "+name+" exists")
+	case err != nil:
+		return err
+	case sub.GetTopic() != topicOf(h.main.name)+returnSuffix:
+		h.log.Warn("not received from, as it belongs to another topic", "queue", h.name, "subscription", name, "topic", sub.GetTopic())
+		return nil
+	default:
+		own := settings{ackDeadline: defaultAckDeadline}
+		own.read(sub)
+		back.ackDeadline, back.exactlyOnce = own.ackDeadline, own.exactlyOnce
+		if s.exactlyOnce && !own.exactlyOnce {
+			h.log.Warn("the return subscription has no exactly-once delivery: what comes through it is acknowledged without the service's word", "queue", h.name, "subscription", name)
+		}
+	}
+	h.back = back
 	return nil
 }
 
-// subscriptions finds out who gets what's published: nobody, which would lose it,
-// or others too, who mustn't see what's published again.
-func (b *Backend) subscriptions(ctx context.Context, h *handle, s *settings) error {
-	h.shared = true
-	it := b.client.TopicAdminClient.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: h.topic})
-	var found []string
-	for len(found) < 2 {
-		sub, err := it.Next()
-		if errors.Is(err, iterator.Done) {
-			break
-		}
+// readForPublish sees to it that what's published isn't lost, and learns from the
+// subscription for how long it's kept.
+func (h *handle) readForPublish(ctx context.Context, at *place, s *settings) error {
+	if at.topic == "" {
+		sub, err := h.look(ctx, at.subscription)
 		if err != nil {
-			if err = classify(err); errors.Is(err, queue.ErrPermission) {
-				s.err, s.assumed = err, append(s.assumed, "that others subscribe to the topic")
-				return nil
-			}
 			return err
 		}
-		found = append(found, sub)
+		if err := usable(sub, at); err != nil {
+			return err
+		}
+		at.topic = sub.GetTopic()
 	}
-	if len(found) == 0 {
+	h.out.client, h.out.topic = h.client, at.topic
+	found, err := h.subscribers(ctx, maxMessages)
+	switch {
+	case errors.Is(err, queue.ErrPermission):
+		s.assume(err, "that the topic has a subscription", "message_retention_duration")
+		return nil
+	case err != nil:
+		return err
+	case len(found) == 0:
 		return remote.As(queue.ErrQueueNotFound, errNoSubscription)
 	}
-	h.shared = len(found) > 1 || found[0] != h.subscription
+	which := found[0]
+	for _, name := range found {
+		if name == at.subscription {
+			which = name
+		}
+	}
+	sub, err := h.look(ctx, which)
+	if err != nil {
+		s.assume(err, "message_retention_duration") // publishing doesn't need more
+		return nil
+	}
+	own := *s
+	own.read(sub)
+	s.retention = own.retention
+	s.ordering = s.ordering || own.ordering
 	return nil
 }
 
 var errNoSubscription = errors.New("the topic has no subscription, so that what's published would be lost")
+
+// look reads a subscription.
+func (h *handle) look(ctx context.Context, name string) (*pubsubpb.Subscription, error) {
+	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name})
+	if err != nil {
+		return nil, classifyOpen(err)
+	}
+	return sub, nil
+}
+
+// deletedTopic is the topic of a subscription whose topic is gone.
+const deletedTopic = "_deleted-topic_"
+
+// usable reports what makes a subscription unfit.
+func usable(sub *pubsubpb.Subscription, at *place) error {
+	gone := func(why string) error {
+		return remote.As(queue.ErrQueueNotFound, fmt.Errorf("the subscription %s %s", sub.GetName(), why))
+	}
+	switch {
+	case sub.GetTopic() == deletedTopic:
+		return gone("has lost its topic, which was deleted")
+	case sub.GetDetached():
+		return gone("was detached from its topic")
+	case sub.GetPushConfig().GetPushEndpoint() != "":
+		return &queue.UnsupportedError{Feature: "receiving from a subscription that pushes", System: system}
+	case at.topic != "" && at.topic != sub.GetTopic():
+		return &queue.InvalidError{Field: "subscription", Reason: fmt.Sprintf("%s belongs to %s, not to %s", sub.GetName(), sub.GetTopic(), at.topic)}
+	}
+	return nil
+}
 
 func (h *handle) capabilities(s settings) queue.Capabilities {
 	c := queue.Capabilities{
 		Source: queue.Endpoint{System: system, Name: h.name}, Address: h.subscription,
 		Wire:       queue.PubSubWire(),
 		MaxReceive: maxMessages, MaxSettle: maxMessages,
-		Lease: h.ackDeadline, MaxExtension: maxAckDeadline,
+		Lease: s.ackDeadline, MaxExtension: maxAckDeadline,
 		Delays: true, MaxRedeliveryDelay: maxAckDeadline, Retention: s.retention,
-		Ordering: s.ordering,
-		Assumed:  s.assumed,
+		Ordering:        s.ordering,
+		SettleConfirmed: s.exactlyOnce && (h.back == nil || h.back.exactlyOnce),
+		Assumed:         s.assumed,
 	}
 	if h.lease > 0 {
 		c.Lease = time.Duration(h.lease) * time.Second
 	}
-	if c.Address == "" {
-		c.Address = h.topic
+	if h.main == nil {
+		c.Address = h.out.topic
 	}
 	if s.counts {
 		c.Attempts, c.ReleaseCounts, c.BrokerMaxAttempts = queue.AttemptsApproximate, true, s.maxAttempts
@@ -205,29 +278,54 @@ var (
 // handle is an opened queue.
 type handle struct {
 	client       *gcp.Client
+	done         func() error // with the client
 	name         string
-	topic        string // full names
-	subscription string // empty: opened to publish
-	shared       bool   // the topic has, or may have, other subscriptions
-	wait         time.Duration
-	ackDeadline  time.Duration // that the subscription gives
-	lease        int32         // seconds to ask for instead; 0: none
-	caps         queue.Capabilities
-	calls        remote.Calls
-	polls        remote.Polls[*receipt]
+	subscription string  // full name; empty: only a topic is known
+	main         *source // nil: opened to publish
+	back         *source // nil: there's none
+	backAssumed  bool
+	out          outlet
+	outBack      outlet // the return topic, if there's one
+	returning    struct {
+		mu    sync.Mutex
+		known bool
+		out   *outlet
+		err   error
+	}
+
+	wait    time.Duration
+	lease   int32 // seconds to ask for, instead of what the subscription gives; 0: that
+	caps    queue.Capabilities
+	metrics Metrics
+	log     *slog.Logger
+
+	calls  remote.Calls
+	unseen remote.Unseen
+	counts counts
 }
 
 // Capabilities tells what the queue can do.
 func (h *handle) Capabilities() queue.Capabilities { return h.caps }
 
-// Close waits for calls in flight, and for polls that went on after their
+// Close waits for calls in flight, and for pulls that went on after their
 // Receive had ended: up to Options.Wait. What's still open when ctx ends is cut
-// off; for such a poll that's no error.
+// off; for such a pull that's no error.
 func (h *handle) Close(ctx context.Context) error {
 	err := h.calls.Close(ctx)
-	h.polls.Close(ctx)
-	if err != nil {
+	h.out.batches.Close()
+	h.outBack.batches.Close()
+	var wg sync.WaitGroup
+	for _, src := range []*source{h.main, h.back} {
+		if src != nil {
+			wg.Go(func() { src.polls.Close(ctx) })
+		}
+	}
+	wg.Wait()
+	if err = errors.Join(err, h.done()); err != nil {
 		return h.fail("close", err)
 	}
 	return nil
 }
+
+// missing reports whether a call says that something doesn't exist.
+func missing(err error) bool { return status.Code(err) == codes.NotFound }

@@ -4,24 +4,38 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/api/option"
+
 	"github.com/anyqueue/anyqueue/queue"
 )
 
 // Options are the settings of a Backend. The zero value is usable.
 type Options struct {
+	// Project is the id of the project that names belong to; a full name as
+	// OpenOptions.Address leads to others. Default: the client's; for NewBackend that
+	// of the environment.
+	Project string
+
+	// ClientOptions are for the client that NewBackend makes; New has its client.
+	ClientOptions []option.ClientOption
+
 	// Wait is how long a receive waits for its first message: 1 s to 1 minute.
 	// Default 20 s.
 	Wait time.Duration
+
+	// Metrics tells how many messages a subscription has, which Pub/Sub itself
+	// doesn't: see pubsub/cloudmonitoring. Without it Stats knows nothing.
+	Metrics Metrics
 }
 
 const (
 	defaultWait = 20 * time.Second
 	maxWait     = time.Minute
 
-	minAckDeadline   = 10 * time.Second // of a subscription; a single lease may be shorter
-	maxAckDeadline   = 10 * time.Minute
-	defaultRetention = 7 * 24 * time.Hour
-	longestRetention = 31 * 24 * time.Hour
+	defaultAckDeadline = 10 * time.Second // the least that a subscription has; a single lease may be shorter
+	maxAckDeadline     = 10 * time.Minute
+	defaultRetention   = 7 * 24 * time.Hour
+	longestRetention   = 31 * 24 * time.Hour
 
 	maxMessages = 1000 // of a request
 	maxRequest  = 10_000_000

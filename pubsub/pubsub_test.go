@@ -86,8 +86,6 @@ func TestWhatCannotBeOpened(t *testing.T) {
 	f := newFake(t)
 	f.open(t, "orders", nil, nil)
 	f.topic(t, "lonely")
-	f.topic(t, "once")
-	f.subscribe(t, "once", "once", func(s *pubsubpb.Subscription) { s.EnableExactlyOnceDelivery = true })
 	f.topic(t, "crossed")
 	f.subscribe(t, "orders", "crossed", nil)
 	const project = "projects/anyqueue-test/"
@@ -108,7 +106,7 @@ func TestWhatCannotBeOpened(t *testing.T) {
 		{"a lease of half a second", f.backend, "orders", queue.OpenOptions{Lease: time.Second / 2}, queue.ErrInvalid},
 		{"a lease of an hour", f.backend, "orders", queue.OpenOptions{Lease: time.Hour}, queue.ErrInvalid},
 		{"an unordered subscription as an ordered queue", f.backend, "orders", queue.OpenOptions{Ordered: true}, queue.ErrInvalid},
-		{"exactly-once delivery", f.backend, "once", queue.OpenOptions{}, queue.ErrUnsupported},
+		{"two subscriptions", f.backend, "orders", queue.OpenOptions{Address: "subscriptions/a,subscriptions/b"}, queue.ErrInvalid},
 		{"an address that isn't one", f.backend, "orders", queue.OpenOptions{Address: "orders"}, queue.ErrInvalid},
 		{"a topic to consume from", f.backend, "orders", queue.OpenOptions{Address: project + "topics/orders"}, queue.ErrInvalid},
 	} {
@@ -147,8 +145,8 @@ func TestPublishSplitsByCountBytesAndKey(t *testing.T) {
 	require.NoError(t, q.Publish(t.Context(), many...))
 	assert.Len(t, made[*pubsubpb.PublishRequest](f, "Publish"), 3)
 	large := message(string(bytes.Repeat([]byte("y"), 4_000_000)))
-	f.on("Publish", func(func() error) error { return nil }) // more than the in-process server takes
-	require.NoError(t, q.Publish(t.Context(), large, large, large))
+	f.on("Publish", func(func() error) error { return status.Error(codes.PermissionDenied, "more than the in-process server takes") })
+	require.Error(t, q.Publish(t.Context(), large, large, large))
 	assert.Len(t, made[*pubsubpb.PublishRequest](f, "Publish"), 5)
 	f.on("Publish", nil)
 	require.NoError(t, q.Publish(t.Context(), keyed("a", "1"), keyed("b", "2"), keyed("a", "3"), message("4")))
@@ -184,7 +182,9 @@ func TestOutcomesOfPublish(t *testing.T) {
 			f := newFake(t)
 			q := f.open(t, "orders", nil, nil)
 			f.on("Publish", c.answer)
-			err := q.Publish(t.Context(), message("a"))
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			err := q.Publish(ctx, message("a"))
 			require.Error(t, err)
 			if c.is != nil {
 				assert.ErrorIs(t, err, c.is)
@@ -327,11 +327,13 @@ func TestASharedTopicIsNotPublishedToAgain(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	f.topic(t, "orders")
+	f.subscribe(t, "orders", "orders", nil)
 	f.subscribe(t, "orders", "billing", nil)
-	q := f.open(t, "orders", nil, nil)
+	q, err := f.backend.Open(t.Context(), "orders", nil)
+	require.NoError(t, err)
 	require.NoError(t, q.Publish(t.Context(), message("a")))
 	d := receive(t, q, 1)[0]
-	err := q.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Defer, Until: time.Now().Add(time.Hour)})
+	err = q.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Defer, Until: time.Now().Add(time.Hour)})
 	assert.ErrorIs(t, err, queue.ErrUnsupported)
 	rd, ok := queue.As[queue.Redriver](q)
 	require.True(t, ok)
@@ -364,21 +366,26 @@ func TestEnsureCreatesWhatIsMissingAndReportsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	spec := &queue.QueueSpec{DeadLetter: "dead", DryRun: true}
+	want := []string{
+		"projects/anyqueue-test/topics/dead", "projects/anyqueue-test/subscriptions/dead",
+		"projects/anyqueue-test/topics/orders", "projects/anyqueue-test/subscriptions/orders",
+		"projects/anyqueue-test/topics/orders.return", "projects/anyqueue-test/subscriptions/orders.return",
+	}
 	r, err := f.backend.Ensure(t.Context(), "orders", spec)
 	require.NoError(t, err)
-	assert.Len(t, r.Created, 4)
+	assert.Equal(t, want, r.Created)
 	_, err = f.backend.Open(t.Context(), "orders", nil)
 	assert.ErrorIs(t, err, queue.ErrQueueNotFound)
 	spec.DryRun = false
 	r, err = f.backend.Ensure(t.Context(), "orders", spec)
 	require.NoError(t, err)
-	assert.Len(t, r.Created, 4)
+	assert.Equal(t, want, r.Created)
 	spec.Ordered, spec.DeadLetter = true, ""
 	r, err = f.backend.Ensure(t.Context(), "orders", spec)
 	require.NoError(t, err)
 	assert.Empty(t, r.Created)
-	require.Len(t, r.Differences, 1)
-	assert.Contains(t, r.Differences[0], "enable_message_ordering")
-	_, err = f.backend.Ensure(t.Context(), "orders", &queue.QueueSpec{BrokerMaxAttempts: 10, DeadLetter: "dead"})
-	assert.ErrorIs(t, err, queue.ErrUnsupported)
+	assert.Equal(t, []string{
+		"projects/anyqueue-test/subscriptions/orders: message ordering is false, not true",
+		"projects/anyqueue-test/subscriptions/orders.return: message ordering is false, not true",
+	}, r.Differences)
 }

@@ -23,6 +23,7 @@ type Stats struct {
 	Ready     *int64         // could be received now
 	InFlight  *int64         // leased
 	Delayed   *int64         // not yet due, or backing off
+	Total     *int64         // not done: all of these together, where the system doesn't tell them apart
 	OldestAge *time.Duration // of the oldest message that isn't done
 
 	AsOf        time.Time
@@ -86,4 +87,7 @@ type EnsureReport struct {
 	Created     []string
 	Changed     []string
 	Differences []string // left as they are
+	// Warnings are what Ensure can't set right, or can't see: permissions that others
+	// have to grant.
+	Warnings []string
 }

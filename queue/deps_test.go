@@ -63,13 +63,15 @@ var rules = map[string]rule{
 	"pubsub": {
 		own: []string{"queue", "internal/..."},
 		direct: []string{
-			"cloud.google.com/go/pubsub/v2/...", "google.golang.org/api/option", "google.golang.org/api/iterator", "google.golang.org/grpc/...",
+			"cloud.google.com/go/pubsub/v2/...", "cloud.google.com/go/iam/apiv1/iampb", "google.golang.org/api/option", "google.golang.org/api/iterator", "google.golang.org/grpc/...",
 			"google.golang.org/protobuf/...", "google.golang.org/genproto/...", "github.com/googleapis/gax-go/v2/...",
 		},
 	},
+	// Of use with Google's own metrics only, and larger than the rest.
+	"pubsub/cloudmonitoring": {own: []string{"queue", "pubsub", "internal/..."}, direct: []string{"google.golang.org/api/..."}},
 	"examples/sqsserver": {own: []string{"sqs/sqstest", "queue", "internal/..."}, direct: []string{uuid, aws + "/service/sqs"}},
 	"examples/...": {
-		own:    []string{"queue/...", "memory", "middleware/...", "sqs/...", "pubsub", "internal/...", "examples/..."},
+		own:    []string{"queue/...", "memory", "middleware/...", "sqs/...", "pubsub/...", "internal/...", "examples/..."},
 		direct: []string{uuid},
 	},
 }

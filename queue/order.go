@@ -129,6 +129,12 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 	line := l.line
 	l.line = nil
 	c.stats.Deferred++
+	if c.caps.ReleaseCounts && c.caps.Delays && l.d.Attempt > 1 && line == nil {
+		// It has waited at the broker before, which counted that as an attempt. Sent
+		// again it's counted anew: else a long wait would pass for many failures.
+		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
+		return
+	}
 	if c.caps.ReleaseCounts {
 		c.track.add(l.brokerID, 0, 1)
 	}

@@ -47,10 +47,15 @@ func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
 		}
 		return &n
 	}
-	return queue.Stats{
+	st := queue.Stats{
 		Ready: count(ready), InFlight: count(inFlight), Delayed: count(delayed),
 		AsOf: time.Now(), Approximate: true, Source: "sqs:GetQueueAttributes",
-	}, nil
+	}
+	if st.Ready != nil && st.InFlight != nil && st.Delayed != nil {
+		total := *st.Ready + *st.InFlight + *st.Delayed
+		st.Total = &total
+	}
+	return st, nil
 }
 
 const (

@@ -218,7 +218,7 @@ type handle struct {
 	calls      remote.Calls
 	out        batcher.Batcher[outgoing]
 	polls      remote.Polls[*receipt]
-	unseen     unseen
+	unseen     remote.Unseen
 	counts     counts
 }
 

@@ -136,7 +136,7 @@ func (h *handle) giveBack(ctx context.Context, rs []*receipt) {
 	cs := make([]change, len(rs))
 	for i, r := range rs {
 		cs[i] = change{i, r, 0}
-		h.unseen.add(deref(r.message.MessageId))
+		h.unseen.Add(deref(r.message.MessageId))
 	}
 	h.each(cs, func(b []change) { h.hide(ctx, b, make([]error, len(rs))) })
 }
@@ -147,7 +147,7 @@ func (h *handle) delivery(r *receipt) *queue.Delivery {
 	d.Source = h.caps.Source
 	d.FillFromBroker(deref(r.message.MessageId), milliseconds(attrs[string(types.MessageSystemAttributeNameSentTimestamp)]))
 	if n, err := strconv.Atoi(attrs[string(types.MessageSystemAttributeNameApproximateReceiveCount)]); err == nil {
-		d.Attempt = max(n-h.unseen.count(d.BrokerID), 1)
+		d.Attempt = max(n-h.unseen.Count(d.BrokerID), 1)
 	}
 	if group := attrs[string(types.MessageSystemAttributeNameMessageGroupId)]; h.fifo && !strings.HasPrefix(group, unkeyed) {
 		d.OrderingKey = group // on a standard queue it names a tenant, and orders nothing

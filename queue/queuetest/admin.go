@@ -87,7 +87,8 @@ func (e *env) wantStats(in queue.Inspector, ready, inFlight, delayed int64) {
 	same := func(got *int64, want int64) bool { return got == nil || *got == want }
 	ok := e.eventually(e.longer(time.Second, e.patience), func() bool {
 		s, err = in.Stats(e.ctx)
-		return err == nil && same(s.Ready, ready) && same(s.InFlight, inFlight) && same(s.Delayed, delayed)
+		return err == nil && same(s.Ready, ready) && same(s.InFlight, inFlight) && same(s.Delayed, delayed) &&
+			same(s.Total, ready+inFlight+delayed)
 	})
 	show := func(n *int64) any {
 		if n == nil {
@@ -96,7 +97,8 @@ func (e *env) wantStats(in queue.Inspector, ready, inFlight, delayed int64) {
 		return *n
 	}
 	if !ok {
-		e.Errorf("Stats: ready %v, in flight %v, delayed %v (%v); want %d, %d, %d", show(s.Ready), show(s.InFlight), show(s.Delayed), err, ready, inFlight, delayed)
+		e.Errorf("Stats: ready %v, in flight %v, delayed %v, in all %v (%v); want %d, %d, %d",
+			show(s.Ready), show(s.InFlight), show(s.Delayed), show(s.Total), err, ready, inFlight, delayed)
 	}
 	if s.AsOf.IsZero() || s.Source == "" {
 		e.Errorf("Stats don't say when and from where: %+v", s)
@@ -124,7 +126,7 @@ func statsAreRight(e *env) {
 		e.publish(q, m)
 		e.wantStats(in, 4, 0, 1)
 	}
-	if !e.h.Virtual {
+	if !e.h.long() {
 		return
 	}
 	e.quiet(time.Minute)

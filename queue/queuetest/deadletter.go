@@ -144,7 +144,7 @@ func givesUpByAge(e *env) {
 	e.between("until it was given up", took, most-e.longer(0, time.Second), most+wait)
 	got := e.awaitDead(dead, "m")
 	least := 2 // a server that's busy takes its time
-	if e.h.Virtual {
+	if e.h.long() {
 		least = 4
 	}
 	if dl := got.DeadLetter; dl == nil || dl.Reason != queue.ReasonAge || dl.Failures < least {

@@ -67,7 +67,7 @@ func repeatIsDropped(e *env) {
 	c.stop()
 	e.expectGone(q)
 	r.expect("a again", 0)
-	if e.h.Virtual { // the window is 5 minutes on SQS, and expectGone waited for an hour
+	if e.h.long() { // the window is 5 minutes on SQS, and expectGone waited for an hour
 		e.publish(q, withDedup("a later", "1"))
 		r := e.recorder()
 		c := e.consume(q, r.ok())

@@ -49,8 +49,11 @@ func newEnv(t *testing.T, h *Harness, r rule) *env {
 		T: t, h: h, ctx: t.Context(), lease: h.Lease, unit: h.Unit,
 		log: &logBuffer{}, poke: newSignal(), names: map[queue.Queue]opening{},
 	}
-	e.slack = pick(h.Virtual, 5*time.Second, 10*time.Second)
-	e.patience = pick(h.Virtual, 2*time.Hour, max(30*time.Second, 6*h.Lease))
+	e.slack = pick(h.long(), 5*time.Second, 10*time.Second)
+	e.patience = pick(h.long(), 2*time.Hour, max(30*time.Second, 6*h.Lease))
+	if h.Virtual && h.Brief {
+		e.patience *= 5 // it costs next to nothing
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("why: %s", r.why)
@@ -297,7 +300,7 @@ func (e *env) await(what string, ok func() bool) {
 func (e *env) eventually(limit time.Duration, ok func() bool) bool {
 	end := time.NewTimer(limit)
 	defer end.Stop()
-	tick := time.NewTicker(pick(e.h.Virtual, max(time.Second, limit/5000), 20*time.Millisecond))
+	tick := time.NewTicker(pick(e.h.long(), max(time.Second, limit/5000), 20*time.Millisecond))
 	defer tick.Stop()
 	for {
 		changed := e.poke.wait()
@@ -319,7 +322,7 @@ func (e *env) quiet(d time.Duration) { time.Sleep(d) }
 
 // longer picks the length for virtual time, or the one for a real server.
 func (e *env) longer(virtual, server time.Duration) time.Duration {
-	return pick(e.h.Virtual, virtual, server)
+	return pick(e.h.long(), virtual, server)
 }
 
 // ---- things to wait for

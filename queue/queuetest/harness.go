@@ -24,6 +24,11 @@ type Harness struct {
 	// input or output outside of the process.
 	Virtual bool
 
+	// Brief makes a suite on virtual time wait no longer than on a real server, and
+	// leave out what takes hours there: for a server that forgets messages after
+	// minutes, or can't sleep without work.
+	Brief bool
+
 	// Ordered makes every queue of the suite an ordered one. Otherwise only the
 	// tests about order use ordered queues.
 	Ordered bool
@@ -37,14 +42,15 @@ type Harness struct {
 	Core bool
 
 	// Lease is the length of the leases in the suite. Default: 30 s with
-	// Virtual, else 2 s.
+	// Virtual (and not Brief), else 2 s.
 	Lease time.Duration
 
 	// Parallel is how many tests run at once. Default: 4 with Virtual, else 32.
 	Parallel int
 
 	// Unit is the shortest delay that the backend tells apart; the suite's
-	// delays are multiples of it. Default: 10 s with Virtual, else 1 s.
+	// delays are multiples of it. Default: 10 s with Virtual (and not
+	// Brief), else 1 s.
 	Unit time.Duration
 }
 
@@ -73,12 +79,15 @@ func (h *Harness) validate(t testing.TB) {
 		h.Parallel = pick(h.Virtual, 4, 32)
 	}
 	if h.Lease == 0 {
-		h.Lease = pick(h.Virtual, 30*time.Second, 2*time.Second)
+		h.Lease = pick(h.long(), 30*time.Second, 2*time.Second)
 	}
 	if h.Unit == 0 {
-		h.Unit = pick(h.Virtual, 10*time.Second, time.Second)
+		h.Unit = pick(h.long(), 10*time.Second, time.Second)
 	}
 }
+
+// long reports whether hours cost nothing.
+func (h *Harness) long() bool { return h.Virtual && !h.Brief }
 
 func pick[T any](first bool, a, b T) T {
 	if first {

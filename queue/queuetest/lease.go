@@ -32,7 +32,7 @@ func slowHandlerOnce(e *env) {
 	q := e.open()
 	r := e.recorder()
 	slow := r.handle(func(ctx context.Context, _ *queue.Delivery, _ int) error {
-		return linger(ctx, time.Duration(pick(e.h.Virtual, 5, 3))*e.lease)
+		return linger(ctx, time.Duration(pick(e.h.long(), 5, 3))*e.lease)
 	})
 	one, two := e.consume(q, slow), e.consume(e.again(q), slow)
 	e.publish(q, text("m"))

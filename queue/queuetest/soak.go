@@ -29,7 +29,7 @@ func soakRules() []rule {
 func Soak(t *testing.T, h Harness, d time.Duration) {
 	h.validate(t)
 	r := soakRules()[0]
-	if !h.Virtual {
+	if !h.long() {
 		r.test = func(e *env) { newStorm(e, rand.Uint64()).run(d) }
 		runRule(t, &h, "Soak", r)
 		return

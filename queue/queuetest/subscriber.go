@@ -311,7 +311,7 @@ func extendClamped(e *env) {
 		}
 	}
 	e.between("the granted lease", granted, most-2*time.Second, most)
-	if e.h.Virtual { // the grant is kept
+	if e.h.long() { // the grant is kept
 		e.quiet(granted - e.unit)
 		ctx, cancel := context.WithTimeout(e.ctx, e.unit/2)
 		defer cancel()

@@ -1,0 +1,142 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/iterator"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// What the library publishes again mustn't reach other subscribers of the topic. So
+// a queue has a topic of its own for that, with a subscription that's received from
+// beside the main one: both have the subscription's name with this suffix, which no
+// portable name has.
+const returnSuffix = ".return"
+
+var errShared error = &queue.UnsupportedError{
+	Feature: "publishing again (redrive, a wait beyond 10 minutes) without a return topic, which Ensure makes, to a topic that has or may have other subscriptions",
+	System:  system,
+}
+
+// wayBack returns where to publish what only this queue's consumers shall get.
+func (h *handle) wayBack(ctx context.Context) (*outlet, error) {
+	h.returning.mu.Lock()
+	defer h.returning.mu.Unlock()
+	if h.returning.known {
+		return h.returning.out, h.returning.err
+	}
+	out, err := h.findWayBack(ctx)
+	if err == nil || errors.Is(err, queue.ErrUnsupported) { // else it's asked for again
+		h.returning.known, h.returning.out, h.returning.err = true, out, err
+	}
+	return out, err
+}
+
+func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
+	switch {
+	case h.subscription == "":
+		return nil, errShared
+	case h.back != nil && !h.backAssumed:
+		return &h.outBack, nil
+	}
+	// The topic alone isn't enough: without a subscription it would lose everything.
+	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription + returnSuffix})
+	switch code := status.Code(err); {
+	case err == nil && sub.GetTopic() == h.outBack.topic:
+		return &h.outBack, nil
+	case err != nil && code != codes.NotFound && code != codes.PermissionDenied:
+		return nil, classify(err)
+	}
+	found, err := h.subscribers(ctx, 2)
+	switch {
+	case errors.Is(err, queue.ErrPermission):
+		return nil, errShared
+	case err != nil:
+		return nil, err
+	case len(found) != 1 || found[0] != h.subscription:
+		return nil, errShared
+	}
+	return &h.out, nil
+}
+
+// subscribers returns the names of subscriptions of the topic, at most so many.
+func (h *handle) subscribers(ctx context.Context, most int) ([]string, error) {
+	it := h.client.TopicAdminClient.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: h.out.topic})
+	var found []string
+	for len(found) < most {
+		sub, err := it.Next()
+		if errors.Is(err, iterator.Done) {
+			break
+		}
+		if err != nil {
+			return nil, classifyOpen(err)
+		}
+		found = append(found, sub)
+	}
+	return found, nil
+}
+
+// hop is a delivery that's deferred: a copy of it is sent, then it's removed.
+type hop struct {
+	receipt *receipt
+	indexes []int // in the call: more than one when it's named repeatedly
+	copy    item
+	err     error // of making or sending the copy
+}
+
+// addHop adds the settlement s, which has the index i. A delivery that's there
+// already isn't copied again.
+func (h *handle) addHop(hops []*hop, r *receipt, i int, s *queue.Settlement, now time.Time) []*hop {
+	for _, p := range hops {
+		if p.receipt == r {
+			p.indexes = append(p.indexes, i)
+			return hops
+		}
+	}
+	p := &hop{receipt: r, indexes: []int{i}}
+	if !r.hopSent {
+		p.err = h.outgoing(&p.copy, s.Hop(), now)
+	}
+	return append(hops, p)
+}
+
+// deferAll sends the copies, in the order of the call as they may be of one key,
+// and removes what has a copy.
+func (h *handle) deferAll(ctx context.Context, hops []*hop, errs []error) {
+	out, err := h.wayBack(ctx)
+	if err == nil {
+		group := out.batches.Begin(ctx)
+		for _, p := range hops {
+			if p.err == nil && !p.receipt.hopSent {
+				group.Add(&p.copy)
+			}
+		}
+		group.Wait()
+	}
+	todo := changes{}
+	for _, p := range hops {
+		if p.err == nil && !p.receipt.hopSent {
+			if p.err = err; err == nil {
+				p.err = p.copy.Err()
+			}
+		}
+		if p.err == nil { // its copy is durable
+			p.receipt.hopSent = true
+			todo.add(p.receipt.from, acks, p.indexes[0], p.receipt)
+		} else {
+			errs[p.indexes[0]] = p.err
+		}
+	}
+	h.apply(ctx, todo, errs)
+	for _, p := range hops {
+		for _, i := range p.indexes[1:] {
+			errs[i] = errs[p.indexes[0]]
+		}
+	}
+}
