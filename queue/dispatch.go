@@ -34,9 +34,12 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 		if d.Attempt != 1 {
 			c.noteRedeliveryLocked(d)
 		}
+		l.arrived, l.due = now, d.Due()
+		if l.due.After(now) {
+			c.track.waited(d)
+		}
 		l.failures = c.track.failures(d)
 		d.Failures = l.failures
-		l.arrived, l.due = now, d.Due()
 		if due := c.track.due(d); due.After(l.due) {
 			l.due = due
 		}
