@@ -118,13 +118,12 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 	}
 	now := time.Now()
 	r := &redrive{
-		from: from, opts: o, caps: from.Capabilities(), home: to.Capabilities().Source, publish: to.Publish,
-		start: now, ready: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{}, repeated: map[string]struct{}{},
+		mover: newMover(from, to.Publish, redriven, o.Rate), opts: o, caps: from.Capabilities(), home: to.Capabilities().Source,
+		start: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},
 	}
 	if rd, ok := As[Redriver](to); ok {
 		r.publish = rd.PublishBack
 	}
-	r.keeper = newLeaseKeeper(from, r.caps.Lease)
 	// Also when the filter panics: what isn't settled becomes visible again.
 	defer r.close(ctx)
 	err = r.run(ctx)
@@ -133,32 +132,22 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 
 // redrive is one operation. It's driven by the goroutine that called Redrive.
 type redrive struct {
-	from    Queue
-	home    Endpoint // where the messages go
-	publish func(context.Context, ...*Message) error
-	opts    RedriveOptions
-	caps    Capabilities
+	mover
+	home Endpoint // where the messages go
+	opts RedriveOptions
+	caps Capabilities
 
 	start  time.Time
-	ready  time.Time // when the rate allows more
 	fresh  time.Time // when something new was last seen
 	result RedriveResult
 	err    error // the first of a publish
-
-	keeper *leaseKeeper // of everything that's received and not settled
 
 	// stays has the hashes of the messages that were met and stay, to count them
 	// once and to know what's new. When two collide, a message stays that could
 	// have been moved.
 	seed  maphash.Seed
 	stays map[uint64]struct{}
-	// repeated holds, exactly, what was published but couldn't be removed: when
-	// it comes again it's removed.
-	repeated map[string]struct{}
-
-	failing int   // steps without a success
-	down    error // says that nothing can be published any more
-	polls   int   // receives that failed
+	polls int // receives that failed
 }
 
 func (r *redrive) run(ctx context.Context) error {
@@ -261,7 +250,16 @@ func (r *redrive) step(ctx context.Context, ds []*Delivery) {
 	// What is on its way is brought to its end, also when ctx ends.
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*DefaultPublishTimeout)
 	defer cancel()
-	stay = append(stay, r.move(ctx, work, picked)...)
+	moved, removed, failed := r.move(ctx, work, picked)
+	r.result.Moved += moved
+	r.result.Repeated += moved - removed
+	for _, f := range failed {
+		r.result.Failed++
+		if r.err == nil {
+			r.err = fmt.Errorf("redrive: publish: %w", f.err)
+		}
+		stay = append(stay, f.d)
+	}
 	r.result.Repeated -= len(r.remove(work, again))
 	r.leave(work, stay)
 }
@@ -297,83 +295,6 @@ func (r *redrive) selects(d *Delivery) bool {
 	return r.opts.Filter == nil || r.opts.Filter(d)
 }
 
-// move publishes ds and removes what is durable. It returns what failed.
-func (r *redrive) move(ctx, work context.Context, ds []*Delivery) (failed []*Delivery) {
-	ds = r.keeper.ours(ds)
-	if len(ds) == 0 {
-		return nil
-	}
-	now := time.Now()
-	msgs := make([]*Message, len(ds))
-	for i, d := range ds {
-		msgs[i] = redriven(d, now)
-	}
-	var moved []*Delivery
-	var down error // not just this message can't be published
-	for try := 1; len(ds) > 0; try++ {
-		var leftDs []*Delivery
-		var leftMsgs []*Message
-		for i, err := range PublishErrors(r.publish(work, msgs...), len(msgs)) {
-			if err == nil {
-				moved = append(moved, ds[i])
-				continue
-			}
-			if try < redriveTries && passing(err) {
-				leftDs, leftMsgs = append(leftDs, ds[i]), append(leftMsgs, msgs[i])
-				continue
-			}
-			r.result.Failed++
-			failed = append(failed, ds[i])
-			if r.err == nil {
-				r.err = fmt.Errorf("redrive: publish: %w", err)
-			}
-			if passing(err) || final(err) && !errors.Is(err, ErrInvalid) {
-				down = err
-			}
-		}
-		ds, msgs = leftDs, leftMsgs
-		if len(ds) > 0 && !sleep(ctx, Backoff{}.Delay(try)) {
-			break // given back at the end
-		}
-	}
-	switch {
-	case len(moved) > 0:
-		r.failing = 0
-		if r.opts.Rate > 0 {
-			r.ready = later(r.ready, now).Add(time.Duration(float64(len(moved)) / r.opts.Rate * float64(time.Second)))
-		}
-	case down != nil:
-		if r.failing++; r.failing >= redriveFailing || final(down) {
-			r.down = down
-		}
-	}
-	r.result.Moved += len(moved)
-	r.result.Repeated += len(moved) - len(r.remove(work, moved))
-	return failed
-}
-
-// passing reports whether trying again can help.
-func passing(err error) bool {
-	var le *LimitError
-	return !final(err) && !errors.As(err, &le)
-}
-
-// remove acknowledges what was published and returns what is gone. The rest is
-// noted, to be removed when it comes again.
-func (r *redrive) remove(ctx context.Context, ds []*Delivery) (removed []*Delivery) {
-	r.keeper.drop(ds...)
-	removed, left := r.settle(ctx, ds, Settlement{Kind: Ack})
-	for _, d := range removed {
-		delete(r.repeated, d.BrokerID)
-	}
-	for _, d := range left {
-		if d.BrokerID != "" {
-			r.repeated[d.BrokerID] = struct{}{}
-		}
-	}
-	return removed
-}
-
 // leave keeps what stays from being met again in this operation: a number of
 // messages by holding their leases until its end, the others by a delay.
 func (r *redrive) leave(ctx context.Context, ds []*Delivery) {
@@ -397,39 +318,4 @@ func (r *redrive) aside() time.Duration {
 		d = min(d, m)
 	}
 	return d
-}
-
-// close gives back everything that's still leased.
-func (r *redrive) close(ctx context.Context) {
-	ds := r.keeper.close()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultPublishTimeout)
-	defer cancel()
-	r.settle(ctx, ds, Settlement{Kind: Release})
-}
-
-// settle tries a few times, and splits ds into what it could and couldn't.
-func (r *redrive) settle(ctx context.Context, ds []*Delivery, s Settlement) (done, failed []*Delivery) {
-	for try := 1; len(ds) > 0; try++ {
-		ss := make([]Settlement, len(ds))
-		for i, d := range ds {
-			ss[i] = s
-			ss[i].Delivery = d
-		}
-		errs := settleErrors(r.from.Settle(ctx, ss...), len(ds))
-		var left []*Delivery
-		for i, d := range ds {
-			switch {
-			case errs == nil || errs[i] == nil:
-				done = append(done, d)
-			case try < redriveTries && passing(errs[i]) && !errors.Is(errs[i], ErrLeaseLost):
-				left = append(left, d)
-			default:
-				failed = append(failed, d)
-			}
-		}
-		if ds = left; len(ds) > 0 && !sleep(ctx, 50*time.Millisecond<<try) {
-			return done, append(failed, ds...)
-		}
-	}
-	return done, failed
 }
