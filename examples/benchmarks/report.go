@@ -87,15 +87,27 @@ func (r *report) target(t target) {
 }
 
 // bestPeer is the peer with the better figure.
-func bestPeer(cs []contender, fs map[string]figures, figure string, better func(a, b float64) bool) peer {
+func bestPeer[C contestant](cs []C, fs map[string]figures, figure string, better func(a, b float64) bool) peer {
 	var best peer
 	for _, c := range cs {
-		v, ok := fs[c.name][figure]
-		if c.peer && ok && (best.name == "" || better(v, best.value)) {
-			best = peer{c.name, v}
+		v, ok := fs[c.called()][figure]
+		if c.isPeer() && ok && (best.name == "" || better(v, best.value)) {
+			best = peer{c.called(), v}
 		}
 	}
 	return best
+}
+
+// cloudTarget completes a target with what others reach in the figure that it's about.
+func cloudTarget[C contestant](cs []C, fs map[string]figures, floor, figure string, t target) target {
+	t.Figure, t.Floor = fs[oursName][figure], fs[floor][figure]
+	t.Peer = bestPeer(cs, fs, figure, func(a, b float64) bool {
+		if t.Atleast {
+			return a > b
+		}
+		return a < b
+	})
+	return t
 }
 
 // ratio is a by b, and 0 where there's no b.

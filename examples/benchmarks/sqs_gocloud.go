@@ -15,7 +15,7 @@ type gocloudSQS struct{}
 
 type gocloudSQSPublisher struct{ topic *pubsub.Topic }
 
-func (gocloudSQS) publisher(q *sqsQueue) (sqsPublisher, error) {
+func (gocloudSQS) publisher(q *sqsQueue) (cloudPublisher, error) {
 	return gocloudSQSPublisher{awssnssqs.OpenSQSTopic(context.Background(), q.client, q.url, nil)}, nil
 }
 
@@ -34,7 +34,7 @@ type gocloudSQSConsumer struct {
 	err error
 }
 
-func (gocloudSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h sqsHandler) (sqsConsumer, error) {
+func (gocloudSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h cloudHandler) (sqsConsumer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &gocloudSQSConsumer{
 		sub:    awssnssqs.OpenSubscription(ctx, q.client, q.url, &awssnssqs.SubscriptionOptions{Raw: true}),
@@ -52,11 +52,7 @@ func (gocloudSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h sqsHandler) (sq
 					}
 					return
 				}
-				i := numberOf(m.Body)
-				if len(m.Metadata) != attributes {
-					i = -1
-				}
-				h(i)
+				h(numberOf(m.Body, len(m.Metadata)))
 				m.Ack()
 			}
 		})

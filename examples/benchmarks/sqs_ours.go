@@ -18,7 +18,7 @@ func (ourSQS) open(q *sqsQueue) (queue.Queue, error) {
 
 type ourSQSPublisher struct{ q queue.Queue }
 
-func (o ourSQS) publisher(q *sqsQueue) (sqsPublisher, error) {
+func (o ourSQS) publisher(q *sqsQueue) (cloudPublisher, error) {
 	opened, err := o.open(q)
 	return ourSQSPublisher{opened}, err
 }
@@ -36,17 +36,13 @@ type ourSQSConsumer struct {
 	ended  chan error
 }
 
-func (o ourSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h sqsHandler) (sqsConsumer, error) {
+func (o ourSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h cloudHandler) (sqsConsumer, error) {
 	opened, err := o.open(q)
 	if err != nil {
 		return nil, err
 	}
 	c, err := queue.NewConsumer(opened, func(_ context.Context, d *queue.Delivery) error {
-		i := numberOf(d.Body)
-		if len(d.Attributes) != attributes {
-			i = -1
-		}
-		h(i)
+		h(numberOf(d.Body, len(d.Attributes)))
 		return nil
 	}, &queue.ConsumerOptions{Concurrency: co.handlers, ReceiveGrace: co.grace, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

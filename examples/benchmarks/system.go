@@ -35,6 +35,7 @@ type contender struct {
 }
 
 func (c contender) called() string { return c.name }
+func (c contender) isPeer() bool   { return c.peer }
 
 const (
 	floorName = "floor"
