@@ -28,7 +28,7 @@ func numbered(i int) []byte {
 }
 
 // numberOf is the number of a message with so many attributes; -1: it's damaged.
-func numberOf[T string | []byte](body T, attrs int) int {
+func numberOf[T ~string | ~[]byte](body T, attrs int) int {
 	if len(body) != bodySize || attrs != attributes {
 		return -1
 	}

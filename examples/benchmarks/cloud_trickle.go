@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"time"
 )
 
@@ -12,15 +13,26 @@ const (
 // trickled is how many messages a trickle of so long has.
 func trickled(d time.Duration) int { return trickleWarm + int(d.Seconds()*trickleRate) }
 
-// trickle sends n numbered messages evenly, and returns when each was sent. warm
-// is called before the first one that counts.
-func trickle(p cloudPublisher, n int, warm func()) ([]time.Time, error) {
+// evenly is when a message is due.
+func evenly(i int) time.Duration { return time.Duration(i) * time.Second / trickleRate }
+
+// unevenly is the same with each message somewhere within its share of time: in
+// step with a server that looks for messages at a fixed rate, all would wait
+// equally long.
+func unevenly(i int) time.Duration {
+	_, within := math.Modf(float64(i) * math.Phi)
+	return evenly(i) + time.Duration(within*float64(evenly(1)))
+}
+
+// trickle sends n numbered messages when they are due, and returns when each was
+// sent. warm is called before the first one that counts.
+func trickle(p cloudPublisher, n int, due func(i int) time.Duration, warm func()) ([]time.Time, error) {
 	sent := make([]time.Time, n)
 	begun := time.Now()
 	for i := range n {
 		body := numbered(i)
 		// The same sleep for all. A tick that's late isn't made up for by two at once.
-		time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / trickleRate)))
+		time.Sleep(time.Until(begun.Add(due(i))))
 		if i == trickleWarm {
 			warm()
 		}

@@ -51,15 +51,29 @@ func (w *work) started(i int) {
 
 // wait returns when each message was handled at least once.
 func (w *work) wait() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	n, _, err := w.waitFor(patience)
+	if n < len(w.done) {
+		return fmt.Errorf("%d of %d messages weren't handled", len(w.done)-n, len(w.done))
+	}
+	return err
+}
+
+// waitFor returns when each message was handled, or when time is up: how many were
+// handled, and until when.
+func (w *work) waitFor(d time.Duration) (handled int, end time.Time, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	select {
 	case <-w.finished:
+		end = w.end
 	case <-ctx.Done():
-		return fmt.Errorf("%d of %d messages weren't handled", w.left.Load(), len(w.done))
+		end = time.Now()
 	}
 	if w.damaged.Load() > 0 {
-		return errDamaged
+		err = errDamaged
 	}
-	return nil
+	return w.handled(), end, err
 }
+
+// handled is how many messages were handled so far.
+func (w *work) handled() int { return len(w.done) - int(w.left.Load()) }

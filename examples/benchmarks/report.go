@@ -18,8 +18,9 @@ type report struct {
 	Load    string                        `json:"load,omitempty"` // at the start: of 1, 5 and 15 minutes
 	Rounds  int                           `json:"rounds"`
 	Window  int                           `json:"window"`
-	SQS     string                        `json:"sqs,omitempty"` // the server, and how many rounds
-	Figures map[string]map[string]figures `json:"figures"`       // by measurement and system
+	SQS     string                        `json:"sqs,omitempty"`    // the server, and how many rounds
+	PubSub  string                        `json:"pubsub,omitempty"` // the same
+	Figures map[string]map[string]figures `json:"figures"`          // by measurement and system
 	Targets []target                      `json:"targets"`
 
 	order []string
@@ -122,6 +123,9 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %d CPUs, load %s; medians of %d interleaved rounds; window of %d messages\n", r.Go, r.CPUs, r.Load, r.Rounds, r.Window)
 	if r.SQS != "" {
 		fmt.Fprintf(w, "SQS: %s; the floor is the raw loop\n", r.SQS)
+	}
+	if r.PubSub != "" {
+		fmt.Fprintf(w, "Pub/Sub: %s; the floor is the generated client, peers are all others\n", r.PubSub)
 	}
 	for _, name := range r.order {
 		r.table(w, name)

@@ -10,7 +10,7 @@ const sqsLoneLatency = 5 * time.Millisecond
 // measureSQSLone sends single messages.
 func measureSQSLone(o options, r *report) error {
 	cs := o.sqsContenders(lingerName)
-	turns := make([]*loneTurn, 0, len(cs))
+	turns := make([]*turn, 0, len(cs))
 	for _, c := range cs {
 		t, err := newSQSTurn(o, c)
 		if err != nil {
@@ -18,7 +18,7 @@ func measureSQSLone(o options, r *report) error {
 		}
 		turns = append(turns, t)
 	}
-	fs, err := lone(turns, o.sqsLone)
+	fs, err := takeTurns(turns, o.sqsLone)
 	if err != nil {
 		return err
 	}
@@ -35,13 +35,16 @@ func measureSQSLone(o options, r *report) error {
 	return nil
 }
 
-func newSQSTurn(o options, c sqsContender) (*loneTurn, error) {
+func newSQSTurn(o options, c sqsContender) (*turn, error) {
 	q, err := openSQS(o, sqsLoneLatency)
 	if err != nil {
 		return nil, err
 	}
 	p, err := alone(c).publisher(q)
-	return &loneTurn{name: c.name, publisher: p, close: q.close}, err
+	if err != nil {
+		return nil, err
+	}
+	return newTurn(c.name, p, q.close), nil
 }
 
 // alone is the system for single messages, where the raw loop gathers nothing.

@@ -50,7 +50,7 @@ func sqsTrickle(o options, s sqsSystem) (f figures, err error) {
 		return nil, err
 	}
 	var before calls
-	sent, err := trickle(p, n, func() { before = q.link.sum() })
+	sent, err := trickle(p, n, evenly, func() { before = q.link.sum() })
 	if err != nil {
 		return nil, err
 	}
