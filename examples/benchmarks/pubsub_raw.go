@@ -21,9 +21,13 @@ func (p rawPubSubPublisher) publishMany(bodies [][]byte) error {
 
 func (rawPubSubPublisher) stop() error { return nil }
 
+// tensSenders is how many of rawTens' requests there are at once: with more of them
+// they aren't full.
+const tensSenders = 4
+
 // rawTens is the generated client, called for ten messages at a time.
 func rawTens(q *pubsubQueue) (cloudPublisher, error) {
-	return newGatherer(gathering{size: 10, senders: rawSenders}, func(bodies [][]byte) error {
+	return newGatherer(gathering{size: 10, senders: tensSenders}, func(bodies [][]byte) error {
 		return publishTo(q.client, q.topic, bodies)
 	}), nil
 }
@@ -46,7 +50,7 @@ type rawPubSubConsumer struct {
 
 const (
 	rawAhead = 10 // messages fetched ahead, per handler
-	rawAcks  = 2  // acknowledging requests at once
+	rawAcks  = 2  // acknowledging requests at once; 1 to 4 are alike
 )
 
 // newRawPubSubConsumer receives with so many receivers at once, until their context
