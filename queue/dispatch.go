@@ -295,7 +295,7 @@ func (c *Consumer) call(w *worker, l *lease) (panicked bool, err error) {
 func (c *Consumer) finish(w *worker, l *lease, err error, panicked bool, started, ended time.Time) *lease {
 	v := c.judge(l, err, ended)
 	l.end()
-	v.Took = ended.Sub(started)
+	v.Took, v.Waited = ended.Sub(started), started.Sub(l.arrived)
 	if err != nil && !panicked { // middleware may have made an error of a panic
 		_, panicked = errors.AsType[*PanicError](err)
 	}
