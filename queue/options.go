@@ -118,6 +118,8 @@ type ConsumerInfo struct {
 	Concurrency  int
 	Backoff      Backoff // with its defaults
 	Logger       *slog.Logger
+	// Stats is the consumer's, which isn't complete yet while it binds.
+	Stats func() ConsumerStats
 }
 
 // GiveUp is a policy by which messages leave a queue for a dead-letter queue.
