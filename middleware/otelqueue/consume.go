@@ -2,6 +2,7 @@ package otelqueue
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"sync"
 	"time"
@@ -66,7 +67,8 @@ func (b *bound) Wrap(next queue.Handler) queue.Handler {
 func (t *Telemetry) handle(ctx context.Context, d *queue.Delivery, op *operation, next queue.Handler) (err error) {
 	began := time.Now()
 	ctx = t.opts.Propagator.Extract(ctx, carrier(d.Attributes))
-	ctx, span := t.tracer.Start(ctx, op.span, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(began), trace.WithAttributes(t.ofDelivery(op, d)...))
+	ctx, span := op.start(ctx, t.tracer, d.ID)
+	t.describe(span, op, d)
 	returned := false
 	defer func() {
 		if !returned { // a panic, or a Goexit, which go on
@@ -80,35 +82,37 @@ func (t *Telemetry) handle(ctx context.Context, d *queue.Delivery, op *operation
 }
 
 func (t *Telemetry) handled(ctx context.Context, span trace.Span, op *operation, began time.Time, err error) {
+	took := time.Since(began).Seconds()
+	if err == nil {
+		span.End()
+		t.metrics.process.Record(ctx, took, op.record...)
+		return
+	}
 	kind := queue.OutcomeOf(err).Kind
 	span.SetAttributes(attrOutcome.String(kind.String()))
-	took := time.Since(began).Seconds()
-	if err == nil || kind == queue.Snoozed {
-		t.end(span, nil)
-		t.metrics.process.Record(ctx, took, metric.WithAttributeSet(op.set))
+	if kind == queue.Snoozed {
+		span.End()
+		t.metrics.process.Record(ctx, took, op.record...)
 		return
 	}
 	t.end(span, err)
 	t.metrics.process.Record(ctx, took, metric.WithAttributeSet(op.with(attrErrorType.String(errorType(err)))))
 }
 
-func (t *Telemetry) ofDelivery(op *operation, d *queue.Delivery) []attribute.KeyValue {
-	attrs := append(op.attributes[:len(op.attributes):len(op.attributes)], attrMessageID.String(d.ID))
+// describe adds what few deliveries have.
+func (t *Telemetry) describe(span trace.Span, op *operation, d *queue.Delivery) {
 	if d.Failures > 0 {
-		attrs = append(attrs, attrFailures.Int(d.Failures))
+		span.SetAttributes(attrFailures.Int(d.Failures))
 	}
-	if op.system == systemGCP {
-		if d.OrderingKey != "" {
-			attrs = append(attrs, attrGCPOrderingKey.String(d.OrderingKey))
-		}
-		if d.Attempt > 0 {
-			attrs = append(attrs, attrGCPAttempt.Int(d.Attempt))
-		}
+	if op.system == systemGCP && d.OrderingKey != "" {
+		span.SetAttributes(attrGCPOrderingKey.String(d.OrderingKey))
+	}
+	if op.system == systemGCP && d.Attempt > 0 {
+		span.SetAttributes(attrGCPAttempt.Int(d.Attempt))
 	}
 	if t.opts.BodySize {
-		attrs = append(attrs, attrBodySize.Int(len(d.Body)))
+		span.SetAttributes(attrBodySize.Int(len(d.Body)))
 	}
-	return attrs
 }
 
 // Hooks adds what the engine tells.
@@ -116,11 +120,11 @@ func (b *bound) Hooks() *queue.Hooks {
 	return &queue.Hooks{
 		Received: b.received, Settled: b.settled, SettleCalled: b.settleCalled,
 		LeaseLost: func(*queue.Delivery) {
-			b.t.metrics.leasesLost.Add(context.Background(), 1, metric.WithAttributeSet(b.sets.base))
+			b.t.metrics.leasesLost.Add(context.Background(), 1, b.sets.base.add...)
 		},
 		SettleFailed: func(_ *queue.Delivery, kind queue.SettleKind, _ error, again bool) {
 			if !again { // else it's counted when it's over
-				b.t.metrics.settleFailed.Add(context.Background(), 1, metric.WithAttributeSet(b.sets.kinds[kind]))
+				b.t.metrics.settleFailed.Add(context.Background(), 1, b.sets.kinds[kind].add...)
 			}
 		},
 	}
@@ -137,73 +141,101 @@ func (b *bound) received(r queue.Received) {
 	ctx := context.Background()
 	links := make([]trace.Link, 0, min(n, maxLinks))
 	for _, d := range r.Deliveries[:min(n, maxLinks)] {
-		if sc := trace.SpanContextFromContext(b.t.opts.Propagator.Extract(ctx, carrier(d.Attributes))); sc.IsValid() {
+		if sc := b.t.spanContext(ctx, d.Attributes); sc.IsValid() {
 			links = append(links, trace.Link{SpanContext: sc})
 		}
 	}
 	b.t.call(&b.receive, r.Began, r.Took, n, r.Err, trace.WithLinks(links...))
 	if n > 0 {
-		b.t.metrics.consumed.Add(ctx, int64(n), metric.WithAttributeSet(b.receive.set))
+		b.t.metrics.consumed.Add(ctx, int64(n), b.receive.add...)
 	}
+}
+
+// spanContext is what a message carries.
+func (t *Telemetry) spanContext(ctx context.Context, attrs map[string]string) trace.SpanContext {
+	if t.w3c && attrs["tracestate"] == "" {
+		return parseTraceparent(attrs["traceparent"])
+	}
+	return trace.SpanContextFromContext(t.opts.Propagator.Extract(ctx, carrier(attrs)))
+}
+
+// parseTraceparent reads version 00 of https://www.w3.org/TR/trace-context/, which is
+// all that's written today; a later one is left to the propagator, for the handler's
+// span. It saves the two allocations of a context for each message.
+func parseTraceparent(s string) trace.SpanContext {
+	const length = 55 // 00-<32>-<16>-<2>
+	if len(s) != length || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return trace.SpanContext{}
+	}
+	var c trace.SpanContextConfig
+	var flags [1]byte
+	for _, part := range []struct {
+		to   []byte
+		from string
+	}{{c.TraceID[:], s[3:35]}, {c.SpanID[:], s[36:52]}, {flags[:], s[53:]}} {
+		if _, err := hex.Decode(part.to, []byte(part.from)); err != nil {
+			return trace.SpanContext{}
+		}
+	}
+	c.TraceFlags, c.Remote = trace.TraceFlags(flags[0]), true
+	return trace.NewSpanContext(c)
 }
 
 // call records a call to the broker that's over.
 func (t *Telemetry) call(op *operation, began time.Time, took time.Duration, n int, err error, opts ...trace.SpanStartOption) {
 	ctx := context.Background()
-	attrs := append(op.attributes[:len(op.attributes):len(op.attributes)], attrBatchCount.Int(n))
-	_, span := t.tracer.Start(ctx, op.span, append(opts, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(began), trace.WithAttributes(attrs...))...)
+	opts = append(opts, op.client...)
+	_, span := t.tracer.Start(ctx, op.span, append(opts, trace.WithTimestamp(began), trace.WithAttributes(attrBatchCount.Int(n)))...)
 	t.end(span, err, trace.WithTimestamp(began.Add(took)))
-	set := op.set
 	if err != nil {
-		set = op.with(attrErrorType.String(errorType(err)))
+		t.metrics.operation.Record(ctx, took.Seconds(), metric.WithAttributeSet(op.with(attrErrorType.String(errorType(err)))))
+		return
 	}
-	t.metrics.operation.Record(ctx, took.Seconds(), metric.WithAttributeSet(set))
+	t.metrics.operation.Record(ctx, took.Seconds(), op.record...)
 }
 
 func (b *bound) settleCalled(s queue.SettleCall) {
 	b.t.call(&b.settle, s.Began, s.Took, s.Acks+s.Releases+s.Defers, s.Err)
 	for kind, n := range [...]int{queue.Ack: s.Acks, queue.Release: s.Releases, queue.Defer: s.Defers} {
 		if n > 0 {
-			b.t.metrics.settlements.Add(context.Background(), int64(n), metric.WithAttributeSet(b.sets.kinds[kind]))
+			b.t.metrics.settlements.Add(context.Background(), int64(n), b.sets.kinds[kind].add...)
 		}
 	}
 }
 
 func (b *bound) settled(s queue.Settled) {
 	ctx := context.Background()
-	b.t.metrics.wait.Record(ctx, s.Waited.Seconds(), metric.WithAttributeSet(b.sets.base))
-	b.t.metrics.outcomes.Add(ctx, 1, metric.WithAttributeSet(b.sets.of(&s)))
+	b.t.metrics.wait.Record(ctx, s.Waited.Seconds(), b.sets.base.record...)
+	b.t.metrics.outcomes.Add(ctx, 1, b.sets.of(&s).add...)
 }
 
 // outcomeSets are the attributes of what's counted for each delivery, made once.
 type outcomeSets struct {
-	base        attribute.Set
-	kinds       [3]attribute.Set // of settlements
-	outcomes    map[queue.OutcomeKind]attribute.Set
-	interrupted attribute.Set
+	base        measured
+	kinds       [3]measured // of settlements
+	outcomes    [outcomes]measured
+	interrupted measured
 }
 
+const outcomes = int(queue.DeadLettered) + 1
+
 func newOutcomeSets(base []attribute.KeyValue) outcomeSets {
-	with := func(kv attribute.KeyValue) attribute.Set {
-		return attribute.NewSet(append([]attribute.KeyValue{kv}, base...)...)
-	}
-	s := outcomeSets{base: attribute.NewSet(base...), outcomes: map[queue.OutcomeKind]attribute.Set{}, interrupted: with(attrOutcome.String("interrupted"))}
+	with := func(kv attribute.KeyValue) measured { return measuredAs(append([]attribute.KeyValue{kv}, base...)...) }
+	s := outcomeSets{base: measuredAs(base...), interrupted: with(attrOutcome.String("interrupted"))}
 	for kind := range s.kinds {
 		s.kinds[kind] = with(attrKind.String(queue.SettleKind(kind).String()))
 	}
-	for _, kind := range []queue.OutcomeKind{
-		queue.Success, queue.Failed, queue.Retry, queue.Rejected, queue.Dropped, queue.Snoozed, queue.DeadLettered,
-	} {
-		s.outcomes[kind] = with(attrOutcome.String(kind.String()))
+	for kind := range s.outcomes {
+		s.outcomes[kind] = with(attrOutcome.String(queue.OutcomeKind(kind).String()))
 	}
 	return s
 }
 
-func (o *outcomeSets) of(s *queue.Settled) attribute.Set {
+func (o *outcomeSets) of(s *queue.Settled) *measured {
 	if s.Interrupted {
-		return o.interrupted
+		return &o.interrupted
 	}
-	return o.outcomes[s.Outcome.Kind]
+	return &o.outcomes[s.Outcome.Kind]
 }
 
 // consumers are those whose state is observed, by name: one that's started again takes

@@ -23,7 +23,7 @@
 //
 // Receives and settlements are traces of their own, as they are of many messages: a
 // sampler that's asked by name can leave them out. A snoozed delivery is no error. What
-// became of a delivery is in anyqueue.outcome.
+// became of a delivery that wasn't a success is in anyqueue.outcome.
 //
 // # Metrics
 //

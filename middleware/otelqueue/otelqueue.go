@@ -36,6 +36,7 @@ type Options struct {
 type Telemetry struct {
 	opts    Options
 	tracer  trace.Tracer
+	w3c     bool // the propagator is the default
 	metrics instruments
 	running consumers
 }
@@ -56,6 +57,7 @@ func New(opts *Options) (*Telemetry, error) {
 	if t.opts.Propagator == nil {
 		t.opts.Propagator = propagation.TraceContext{}
 	}
+	_, t.w3c = t.opts.Propagator.(propagation.TraceContext)
 	t.tracer = t.opts.TracerProvider.Tracer(scope)
 	if err := t.metrics.init(t.opts.MeterProvider.Meter(scope), &t.running); err != nil {
 		return nil, fmt.Errorf("otelqueue: %w", err)

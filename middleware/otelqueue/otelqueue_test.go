@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -208,7 +209,7 @@ func TestFailuresAreErrorsOfTheirSpans(t *testing.T) {
 			got = append(got, fmt.Sprint(s.Status().Code == codes.Error, " ", value(s, "error.type"), " ", value(s, "anyqueue.outcome"), " ", value(s, "anyqueue.message.failures")))
 		}
 		assert.Equal(w, []string{
-			"true *errors.errorString failed ", "false  snoozed 1", "true panic failed 1", "true timeout failed 2", "false  success 3",
+			"true *errors.errorString failed ", "false  snoozed 1", "true panic failed 1", "true timeout failed 2", "false   3",
 		}, got)
 	})
 }
@@ -341,4 +342,23 @@ func TestItWorksWithoutAConsumer(t *testing.T) {
 		require.NoError(w, h(w.Context(), &queue.Delivery{Message: queue.Message{ID: "m"}, Source: queue.Endpoint{System: "memory", Name: "orders"}}))
 		assert.Equal(w, "memory", value(w.named("process orders")[0], "messaging.system"))
 	})
+}
+
+// The short way to a link reads what the propagator reads.
+func TestALinkIsReadAsThePropagatorWould(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{
+		"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+		"", "00-zzf7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+		"00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+	} {
+		ctx := propagation.TraceContext{}.Extract(t.Context(), propagation.MapCarrier{"traceparent": s})
+		want := trace.SpanContextFromContext(ctx)
+		got := otelqueue.ParseTraceparent(s)
+		assert.Equal(t, want.IsValid(), got.IsValid(), s)
+		if want.IsValid() {
+			assert.True(t, want.Equal(got), s)
+		}
+	}
 }

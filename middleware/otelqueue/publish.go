@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
@@ -48,82 +49,104 @@ func (p *publisher) Unwrap() queue.Publisher { return p.next }
 // Publish implements queue.Publisher.
 func (p *publisher) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	began := time.Now()
-	span, ctx, out := p.begin(ctx, msgs)
-	err := p.next.Publish(ctx, out...)
+	if len(msgs) != 1 || msgs[0] == nil {
+		return p.several(ctx, began, msgs)
+	}
+	m := msgs[0]
+	ctx, span := p.start(ctx, &p.send, m)
+	e, _ := envelopes.Get().(*envelope)
+	err := p.next.Publish(ctx, p.carry(ctx, span, e, m)...)
+	e.recycle()
 	p.t.end(span, err)
-	p.measure(ctx, len(msgs), began, err)
+	p.measure(ctx, 1, began, err)
 	return err
 }
 
-// begin starts the spans and returns the messages with their contexts.
-func (p *publisher) begin(ctx context.Context, msgs []*queue.Message) (trace.Span, context.Context, []*queue.Message) {
-	if len(msgs) == 1 {
-		ctx, span := p.t.tracer.Start(ctx, p.send.span, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(p.attributes(&p.send, msgs[0])...))
-		if !span.SpanContext().IsValid() {
-			return span, ctx, msgs
-		}
-		return span, ctx, []*queue.Message{p.carry(ctx, msgs[0])}
-	}
+// several publishes any number of messages but one.
+func (p *publisher) several(ctx context.Context, began time.Time, msgs []*queue.Message) error {
 	out := make([]*queue.Message, len(msgs))
 	links := make([]trace.Link, 0, min(len(msgs), maxLinks))
 	for i, m := range msgs {
 		if m == nil { // the publisher says so
 			continue
 		}
-		each, span := p.t.tracer.Start(ctx, p.create.span, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(p.attributes(&p.create, m)...))
+		each, span := p.start(ctx, &p.create, m)
 		span.End()
-		out[i] = m
-		if sc := span.SpanContext(); sc.IsValid() {
-			out[i] = p.carry(each, m)
-			if len(links) < maxLinks {
-				links = append(links, trace.Link{SpanContext: sc})
-			}
+		out[i] = p.carry(each, span, &envelope{}, m)[0]
+		if sc := span.SpanContext(); sc.IsValid() && len(links) < maxLinks {
+			links = append(links, trace.Link{SpanContext: sc})
 		}
 	}
-	ctx, span := p.t.tracer.Start(ctx, p.send.span, trace.WithSpanKind(trace.SpanKindClient), trace.WithLinks(links...),
-		trace.WithAttributes(append(p.send.attributes[:len(p.send.attributes):len(p.send.attributes)], attrBatchCount.Int(len(msgs)))...))
-	return span, ctx, out
+	opts := p.send.client[:len(p.send.client):len(p.send.client)]
+	ctx, span := p.t.tracer.Start(ctx, p.send.span, append(opts, trace.WithLinks(links...), trace.WithAttributes(attrBatchCount.Int(len(msgs))))...)
+	err := p.next.Publish(ctx, out...)
+	p.t.end(span, err)
+	p.measure(ctx, len(msgs), began, err)
+	return err
 }
 
 // maxLinks is what the SDK keeps by default.
 const maxLinks = 128
 
-func (p *publisher) attributes(op *operation, m *queue.Message) []attribute.KeyValue {
-	attrs := op.attributes[:len(op.attributes):len(op.attributes)]
-	if m == nil {
-		return attrs
-	}
-	if m.ID != "" {
-		attrs = append(attrs, attrMessageID.String(m.ID))
+// start begins the span of a message.
+func (p *publisher) start(ctx context.Context, op *operation, m *queue.Message) (context.Context, trace.Span) {
+	var span trace.Span
+	if m.ID == "" {
+		ctx, span = p.t.tracer.Start(ctx, op.span, op.producer...)
+	} else {
+		ctx, span = op.start(ctx, p.t.tracer, m.ID)
 	}
 	if m.OrderingKey != "" && op.system == systemGCP {
-		attrs = append(attrs, attrGCPOrderingKey.String(m.OrderingKey))
+		span.SetAttributes(attrGCPOrderingKey.String(m.OrderingKey))
 	}
 	if p.t.opts.BodySize {
-		attrs = append(attrs, attrBodySize.Int(len(m.Body)))
+		span.SetAttributes(attrBodySize.Int(len(m.Body)))
 	}
-	return attrs
+	return ctx, span
 }
 
-// carry returns m with the context in its attributes, or m itself where that
+// envelope is a message with a context in its attributes. It's used again: a publisher
+// doesn't keep what it's given after it has returned.
+type envelope struct {
+	message    queue.Message
+	attributes map[string]string
+	list       [1]*queue.Message
+}
+
+var envelopes = sync.Pool{New: func() any { return &envelope{} }}
+
+// maxRecycled bounds the memory that a rare message with many attributes leaves behind.
+const maxRecycled = 32
+
+func (e *envelope) recycle() {
+	attrs := e.attributes
+	if len(attrs) > maxRecycled {
+		attrs = nil
+	}
+	clear(attrs)
+	*e = envelope{attributes: attrs}
+	envelopes.Put(e)
+}
+
+// carry returns m with the context of ctx in its attributes, or m itself where that
 // doesn't fit.
-func (p *publisher) carry(ctx context.Context, m *queue.Message) *queue.Message {
-	c := carrier{}
-	p.t.opts.Propagator.Inject(ctx, c)
-	n := len(m.Attributes)
-	for k := range c {
-		if _, has := m.Attributes[k]; !has {
-			n++
-		}
+func (p *publisher) carry(ctx context.Context, span trace.Span, e *envelope, m *queue.Message) []*queue.Message {
+	e.list[0] = m
+	if !span.SpanContext().IsValid() {
+		return e.list[:]
 	}
-	if most := p.wire.MaxAttributes; len(c) == 0 || most > 0 && n+ownAttributes > most {
-		return m
+	if e.attributes == nil {
+		e.attributes = make(map[string]string, len(m.Attributes)+1)
 	}
-	cp := *m
-	cp.Attributes = make(map[string]string, n)
-	maps.Copy(cp.Attributes, m.Attributes)
-	maps.Copy(cp.Attributes, c)
-	return &cp
+	maps.Copy(e.attributes, m.Attributes)
+	p.t.opts.Propagator.Inject(ctx, carrier(e.attributes))
+	if most := p.wire.MaxAttributes; most > 0 && len(e.attributes)+ownAttributes > most {
+		return e.list[:]
+	}
+	e.message = *m
+	e.message.Attributes = e.attributes
+	e.list[0] = &e.message
+	return e.list[:]
 }
 
 // ownAttributes is how many the library itself may add to a message of usual size:
@@ -135,20 +158,14 @@ type carrier map[string]string
 
 func (c carrier) Get(key string) string { return c[key] }
 func (c carrier) Set(key, value string) { c[key] = value }
-func (c carrier) Keys() []string {
-	keys := make([]string, 0, len(c))
-	for k := range c {
-		keys = append(keys, k)
-	}
-	return keys
-}
+func (c carrier) Keys() []string        { return slices.Collect(maps.Keys(c)) }
 
 func (p *publisher) measure(ctx context.Context, n int, began time.Time, err error) {
 	m := &p.t.metrics
 	took := time.Since(began).Seconds()
 	if err == nil {
-		m.operation.Record(ctx, took, metric.WithAttributeSet(p.send.set))
-		m.sent.Add(ctx, int64(n), metric.WithAttributeSet(p.send.set))
+		m.operation.Record(ctx, took, p.send.record...)
+		m.sent.Add(ctx, int64(n), p.send.add...)
 		return
 	}
 	failed := metric.WithAttributeSet(p.send.with(attrErrorType.String(errorType(err))))
@@ -161,7 +178,7 @@ func (p *publisher) measure(ctx context.Context, n int, began time.Time, err err
 	}
 	m.sent.Add(ctx, int64(bad), failed)
 	if bad < n {
-		m.sent.Add(ctx, int64(n-bad), metric.WithAttributeSet(p.send.set))
+		m.sent.Add(ctx, int64(n-bad), p.send.add...)
 	}
 }
 
