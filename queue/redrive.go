@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math"
 	"time"
+	"unicode/utf8"
 )
 
 // RedriveOptions are the settings of Redrive. The zero value moves everything
@@ -21,6 +22,16 @@ type RedriveOptions struct {
 	// Without it they stay. Messages without a history (dead-lettered by the
 	// broker, or put there by hand) are moved in any case.
 	AnySource bool
+
+	// ID names the operation, at most 64 bytes. It stays with the messages that are
+	// moved (DeadLetterInfo.Operation), so that those which come back can be told from
+	// others: RedriveResult.CameBack. Default: none.
+	ID string
+
+	// Before freezes the operation at a time: what was dead-lettered later is left. It's
+	// for going on with an operation that was interrupted; with an ID, too, what it had
+	// moved isn't moved again. Default: now.
+	Before time.Time
 
 	// Max ends the operation after so many messages were moved; 0: no limit.
 	Max int
@@ -46,6 +57,10 @@ type RedriveOptions struct {
 
 func (o RedriveOptions) validate() (RedriveOptions, error) {
 	switch {
+	case len(o.ID) > maxOperationID || !utf8.ValidString(o.ID):
+		return o, &InvalidError{"RedriveOptions.ID", "isn't up to 64 bytes of UTF-8"}
+	case o.Before.After(time.Now()):
+		return o, &InvalidError{"RedriveOptions.Before", "in the future"}
 	case o.Max < 0:
 		return o, &InvalidError{"RedriveOptions.Max", "negative"}
 	case !(o.Rate >= 0) || math.IsInf(o.Rate, 0):
@@ -70,9 +85,14 @@ type RedriveResult struct {
 	// Repeated are of Moved: removing them from the dead-letter queue failed, so
 	// they're there a second time.
 	Repeated int
+	// CameBack are of Newer: moved by the operation of this ID, and dead-lettered again.
+	// It's what was met so far: the consumers may still be at others.
+	CameBack int
 }
 
 const (
+	maxOperationID = 64
+
 	redriveBatch   = 100     // messages in a step, where the broker has no limit of its own
 	redriveFailing = 3       // steps without a success, one after the other, that end it
 	redriveTries   = 3       // of a publish or a settlement
@@ -117,9 +137,13 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 		return RedriveResult{}, err
 	}
 	now := time.Now()
+	copyOf := func(d *Delivery, now time.Time) *Message { return redriven(d, now, o.ID) }
 	r := &redrive{
-		mover: newMover(from, to.Publish, redriven, o.Rate), opts: o, caps: from.Capabilities(), home: to.Capabilities().Source,
-		start: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},
+		mover: newMover(from, to.Publish, copyOf, o.Rate), opts: o, caps: from.Capabilities(), home: to.Capabilities().Source,
+		begun: now, start: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},
+	}
+	if !o.Before.IsZero() {
+		r.start = o.Before
 	}
 	if rd, ok := As[Redriver](to); ok {
 		r.publish = rd.PublishBack
@@ -137,7 +161,8 @@ type redrive struct {
 	opts RedriveOptions
 	caps Capabilities
 
-	start  time.Time
+	begun  time.Time
+	start  time.Time // of the operation, which may have begun in another process
 	fresh  time.Time // when something new was last seen
 	result RedriveResult
 	err    error // the first of a publish
@@ -236,6 +261,9 @@ func (r *redrive) step(ctx context.Context, ds []*Delivery) {
 			r.fresh = time.Now()
 		}
 		switch {
+		case r.cameBack(d):
+			r.count(&r.result.CameBack, !met)
+			r.count(&r.result.Newer, !met)
 		case r.newer(d):
 			r.count(&r.result.Newer, !met)
 		case !r.selects(d):
@@ -277,6 +305,11 @@ func (r *redrive) count(n *int, first bool) {
 	}
 }
 
+// cameBack reports whether d was moved by this operation, be it in another process.
+func (r *redrive) cameBack(d *Delivery) bool {
+	return r.opts.ID != "" && d.DeadLetter != nil && d.DeadLetter.Operation == r.opts.ID
+}
+
 func (r *redrive) newer(d *Delivery) bool {
 	if c := d.carried; c != nil && !c.ageFrom.IsZero() && !c.ageFrom.Before(r.start) {
 		return true // moved by us, and back
@@ -313,7 +346,7 @@ func (r *redrive) leave(ctx context.Context, ds []*Delivery) {
 // aside grows with the time that the operation has taken, so that a message is
 // met again a few times at most, however long it takes.
 func (r *redrive) aside() time.Duration {
-	d := max(r.opts.Aside, 2*time.Since(r.start))
+	d := max(r.opts.Aside, 2*time.Since(r.begun))
 	if m := r.caps.MaxRedeliveryDelay; m > 0 {
 		d = min(d, m)
 	}
