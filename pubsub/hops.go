@@ -51,7 +51,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	case err == nil && sub.GetTopic() == h.outBack.topic:
 		return &h.outBack, nil
 	case err != nil && code != codes.NotFound && code != codes.PermissionDenied:
-		return nil, classify(err)
+		return nil, classify(ctx, err)
 	}
 	found, err := h.subscribers(ctx, 2)
 	switch {
@@ -75,7 +75,7 @@ func (h *handle) subscribers(ctx context.Context, most int) ([]string, error) {
 			break
 		}
 		if err != nil {
-			return nil, classifyOpen(err)
+			return nil, classifyOpen(ctx, err)
 		}
 		found = append(found, sub)
 	}

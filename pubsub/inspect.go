@@ -135,7 +135,7 @@ func (h *handle) peek(ctx context.Context, max int, confirmed bool) ([]*queue.De
 	defer cancel()
 	h.main.giveBack(back, seen)
 	if len(seen) == 0 && err != nil {
-		return nil, h.fail(op, classify(err))
+		return nil, h.fail(op, classify(ctx, err))
 	}
 	ds := make([]*queue.Delivery, len(seen))
 	for i, r := range seen {
@@ -226,7 +226,7 @@ func (h *handle) Purge(ctx context.Context) error {
 			Subscription: s.name, Target: &pubsubpb.SeekRequest_Time{Time: timestamppb.New(time.Now())},
 		}, t.options()...)
 		if err != nil && (s == h.main || !missing(err)) {
-			return h.fail(op, t.outcome(err))
+			return h.fail(op, t.outcome(ctx, err))
 		}
 	}
 	return nil

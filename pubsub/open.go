@@ -221,7 +221,7 @@ var errNoSubscription = errors.New("the topic has no subscription, so that what'
 func (h *handle) look(ctx context.Context, name string) (*pubsubpb.Subscription, error) {
 	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name})
 	if err != nil {
-		return nil, classifyOpen(err)
+		return nil, classifyOpen(ctx, err)
 	}
 	return sub, nil
 }

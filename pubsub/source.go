@@ -75,7 +75,7 @@ func (s *source) poll(ctx context.Context, most int) ([]*receipt, error) {
 		if t.maybe(err) {
 			h.counts.unread.Add(1)
 		}
-		return nil, h.throttled(classify(err))
+		return nil, h.throttled(classify(ctx, err))
 	}
 	received := time.Now()
 	block := make([]receipt, len(out.GetReceivedMessages())) // one allocation for all
