@@ -52,6 +52,10 @@ func classifyOpen(ctx context.Context, err error) error {
 	return classify(ctx, err)
 }
 
+// denied reports whether a call was refused for want of a permission. Credentials
+// that aren't accepted at all say nothing about that.
+func denied(err error) bool { return status.Code(err) == codes.PermissionDenied }
+
 // passing reports whether a call that failed is worth trying again: Pub/Sub was
 // busy, broken or not reached. What it has refused stays refused.
 func passing(err error) bool {

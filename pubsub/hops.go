@@ -55,7 +55,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	}
 	found, err := h.subscribers(ctx, 2)
 	switch {
-	case errors.Is(err, queue.ErrPermission):
+	case denied(err):
 		return nil, errShared
 	case err != nil:
 		return nil, err

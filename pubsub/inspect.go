@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -154,7 +153,7 @@ func (h *handle) mayPeek(ctx context.Context) error {
 	}
 	sub, err := h.look(ctx, h.main.name)
 	switch {
-	case errors.Is(err, queue.ErrPermission):
+	case denied(err):
 		return refuse("the settings of the subscription may not be read, and it may count as an attempt")
 	case err != nil:
 		return err
