@@ -45,10 +45,15 @@ const (
 func (s *source) init(h *handle) {
 	s.h = h
 	s.polls.Poll, s.polls.GiveBack = s.poll, s.giveBack
+	lease := s.ackDeadline
+	if h.lease > 0 {
+		lease = time.Duration(h.lease) * time.Second
+	}
+	// As the engine would. Each is left alone whenever the other has brought something.
+	s.polls.Keep = min(lease/20, time.Second)
 	if s.aside {
 		s.polls.Poll = s.pollAside
 		s.polls.Most = 1
-		s.polls.Keep = min(s.ackDeadline/20, time.Second) // as the engine would
 	}
 }
 
