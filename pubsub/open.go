@@ -295,12 +295,7 @@ type handle struct {
 	backAssumed  bool
 	out          outlet
 	outBack      outlet // the return topic, if there's one
-	returning    struct {
-		mu    sync.Mutex
-		known bool
-		out   *outlet
-		err   error
-	}
+	returning    returning
 
 	wait    time.Duration
 	lease   int32 // seconds to ask for, instead of what the subscription gives; 0: that

@@ -28,6 +28,16 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 // that or may; then it fails with queue.ErrUnsupported.
 func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error {
 	const op = "publish back to"
+	ctx, end, err := h.calls.Begin(ctx)
+	if err != nil {
+		return h.fail(op, err)
+	}
+	defer end()
+	if len(msgs) == 0 {
+		return nil
+	}
+	ctx, cancel := queue.PublishContext(ctx)
+	defer cancel()
 	out, err := h.wayBack(ctx)
 	if err == nil {
 		return h.publish(ctx, out, op, msgs)
