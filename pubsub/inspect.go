@@ -51,8 +51,8 @@ func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
 	}
 	st.Source = "pubsub.googleapis.com/subscription"
 	names := []string{h.subscription}
-	if h.back != nil {
-		names = append(names, h.back.name)
+	if h.back != nil || h.main == nil { // opened to publish, it hasn't been looked for
+		names = append(names, h.subscription+returnSuffix)
 	}
 	for i, name := range names {
 		n, at, known, err := h.metrics.Latest(ctx, name, metricUndelivered)
