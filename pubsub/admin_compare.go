@@ -109,7 +109,8 @@ func (e *ensuring) settle(ctx context.Context, name string, found []difference, 
 		}
 		if !e.dry {
 			err := update(d.field)
-			if status.Code(err) == codes.InvalidArgument || status.Code(err) == codes.Unimplemented {
+			switch status.Code(err) { //nolint:exhaustive // the others are errors
+			case codes.InvalidArgument, codes.FailedPrecondition, codes.Unimplemented:
 				e.differs("%s: %s is %s, not %s, and can't be changed: %s", name, d.what, d.have, d.want, status.Convert(err).Message())
 				continue
 			}
@@ -126,5 +127,5 @@ func policyInWords(p *pubsubpb.DeadLetterPolicy) string {
 	if p == nil {
 		return "none"
 	}
-	return fmt.Sprintf("to %s after %d attempts", p.GetDeadLetterTopic(), p.GetMaxDeliveryAttempts())
+	return fmt.Sprintf("%s after %d attempts", p.GetDeadLetterTopic(), p.GetMaxDeliveryAttempts())
 }
