@@ -1,80 +1,151 @@
-// Package pubsub is the Google Cloud Pub/Sub backend of package queue. It takes
-// a ready client:
+// Package pubsub is the Google Cloud Pub/Sub backend of package queue. It takes a
+// ready client, or makes its own:
 //
 //	client, err := gcp.NewClient(ctx, "my-project") // cloud.google.com/go/pubsub/v2
 //	q, err := pubsub.New(client, nil).Open(ctx, "orders", nil)
 //
-// Early: core only. It publishes, receives by unary pulls, settles, keeps leases
-// and creates topics and subscriptions; what's missing: streaming pulls,
-// gathering of concurrent publishes into one request, the private return topic
-// (so redrive, and backoffs and snoozes beyond 10 minutes, are refused where
-// others subscribe to the topic, see below), subscriptions with exactly-once
-// delivery, stats, peek and purge, QueueSpec.BrokerMaxAttempts, warnings about a
-// short retention. What isn't there is refused with queue.ErrUnsupported or
-// isn't found by queue.As. It has been run against Google's emulator, not yet
-// against Google Cloud.
+//	backend := pubsub.NewBackend(nil) // from the environment, when a queue is opened
+//
+// Its tests run on pstest, on virtual time, and on Google's emulator. It hasn't been
+// run against Google Cloud itself yet.
 //
 // # Opening
 //
-// The queue "orders" is the topic "orders" and the subscription "orders" of the
-// client's project. OpenOptions.Address may be the full name of a subscription,
-// whose topic is then published to, or, to publish only, of a topic. What doesn't
-// exist is an ErrQueueNotFound.
+// The queue "orders" is the topic "orders" with the subscription "orders", in the
+// project of the Options or of the client. OpenOptions.Address may be the name of a
+// subscription, whose topic is then published to, of a topic, to publish only, or of
+// both with a comma between them: full names
+// (projects/other/subscriptions/billing), or subscriptions/billing and topics/orders
+// within the project; then the queue's name only stands in logs. What doesn't exist is
+// an ErrQueueNotFound, also a subscription that was detached or whose topic was
+// deleted; credentials that aren't accepted or don't allow the call are an
+// ErrPermission. A subscription that pushes can't be received from.
+//
+// The subscription's settings are read once, and decide what the queue can do:
+// message ordering, exactly-once delivery, a dead-letter policy, ack deadline,
+// retention. Those that may not be read are assumed and named in
+// Capabilities.Assumed. Opened to publish, the topic must have a subscription, as
+// Pub/Sub drops what nobody subscribes to.
+//
+// A queue also has a return topic and subscription with the suffix ".return", which
+// Ensure makes: see Delay and Dead letters. One that's made later is received from
+// when the queue is opened again.
 //
 // # Publishing
 //
-// When Pub/Sub refuses a message of a key, Publish doesn't send the later ones of
-// that key that it still holds.
+// A lone Publish leaves at once. What's published while requests are under way goes
+// along with others, 1,000 messages and 10 MB in a request: a full request leaves at
+// once, one that isn't full waits for at most a third of what a request usually
+// takes, and 20 ms. Messages with an OrderingKey go in requests of their own key, one
+// after the other. Up to 10,000 messages and 64 MiB are held; further calls wait.
+//
+// Every message is checked before it joins a request, as no local server does, and the
+// service fails a request as a whole. One that it refuses as invalid all the same,
+// such as for a message that doesn't match the topic's schema, is sent in halves, so
+// that only what's wrong fails.
+//
+// Each message has its own result. What may pass is tried again until the context
+// ends, with pauses of 50 ms to 5 s: requests that were throttled, failed, or got no
+// answer within 10 s (and a second for each 64 KiB). A message that may have arrived
+// is sent three times at most: Pub/Sub then has it up to three times, with different
+// ids. If there was never an answer, the error is an ErrUnknownOutcome. When a message
+// of a key fails, Publish doesn't send the later ones of that key that it still holds;
+// the next Publish of the key goes on, nothing needs to be resumed.
 //
 // # Consuming
 //
-// Leases are rounded up to whole seconds. Without a dead-letter policy Pub/Sub
-// counts no attempts.
+// Messages are received by unary pulls, several at a time when there's a backlog: they
+// bring exactly what can start soon, so that concurrency is exact and changed live.
+// Lease lengths are those of the subscription, or of OpenOptions.Lease, then with one
+// more request for each pull; they're rounded up to whole seconds. Without a
+// dead-letter policy Pub/Sub counts no attempts. [InfoOf] tells what it says of a
+// delivery.
+//
+// With exactly-once delivery settled means confirmed: an acknowledgement that comes
+// too late fails with ErrLeaseLost, and so does an extension, which ends the
+// handler's context. Otherwise nobody tells.
 //
 // Pub/Sub may hand messages to a pull whose connection is gone (its emulator does),
-// and hides them until the subscription's deadline. So a receive that ends early
-// doesn't cut its pull off: it goes on for the next receive, and Close waits for
-// it, for at most Options.Wait.
+// and hides them until the ack deadline. So a receive that ends early doesn't cut its
+// pull off: it goes on for the next receive, and Close waits for it, for at most
+// Options.Wait. [CountsOf] counts pulls that were cut off all the same as Unread.
 //
 // # Delay
 //
 // Pub/Sub can't delay: the due time travels in the metadata, and the consumer waits
-// for it. A failed delivery stays hidden for at most 10 minutes; for longer, it's
-// published again with its due time, which other subscriptions of the topic would
-// see too, so that it's refused where there are any when the queue is opened (the
-// delivery is then released in steps of at most 10 minutes).
+// for it. Up to MaxHold deliveries are held with their leases; what's more goes back
+// for ten minutes at a time, without a handler or a failure, which costs a request for
+// up to a thousand messages. A raw consumer, and another subscription of the topic,
+// gets a delayed message at once, with "due" (Unix milliseconds) in the attribute
+// queue-meta.
+//
+// A failed delivery stays hidden for at most 10 minutes. For longer (RetryAfter,
+// Snooze) it's published again with its due time, to the return topic, so that other
+// subscriptions don't see it. Without a return topic it goes to the topic itself,
+// unless others subscribe to that, or may: then it's hidden again and again instead,
+// and its time is remembered by the process alone.
 //
 // # Ordering
 //
-// OrderingKey works when the subscription has message ordering. Pub/Sub doesn't lock
-// keys: the consumer holds what it has fetched of a key while the key's first
-// message backs off.
+// OrderingKey works when the subscription has message ordering, which can't be
+// changed later. Pub/Sub doesn't promise to lock keys: the consumer handles a key's
+// messages one at a time, and holds what it has fetched of a key while the key's
+// first message backs off. Two processes can't be kept apart for one key. After a
+// redelivery Pub/Sub may send everything of the key again that came after it, also
+// what was acknowledged.
 //
 // # Dead letters
 //
 // middleware.DeadLetter gives up by age; by failures only where the subscription has a
-// dead-letter policy, as else nobody counts.
+// dead-letter policy, as else nobody counts: NewConsumer refuses MaxFailures there.
+// Ensure sets such a policy where QueueSpec.BrokerMaxAttempts asks for it, as a net:
+// 5 to 100 attempts. It works only if Pub/Sub's own service account may publish to the
+// dead-letter topic and subscribe to the subscription; Ensure says what's missing.
+//
+// queue.Redrive moves messages back through the return topic, so that other
+// subscriptions of the topic never see them again. Without one it's refused with
+// ErrUnsupported where others subscribe, or may.
 //
 // # Limits
 //
-// Those of queue.PubSubWire: 10 MB and 100 attributes with values up to 1,024 bytes.
-// They are checked here, as no local server does.
+// Those of queue.PubSubWire: 10 MB and 100 attributes with names up to 256 and values
+// up to 1,024 bytes. They are checked here, as no local server does.
+//
+// # Administration
+//
+// Pub/Sub doesn't tell how many messages a subscription has: without Options.Metrics
+// (package cloudmonitoring) Stats says that everything is unknown. Peek receives, and
+// gives back: it's refused unless confirmed where that has consequences. Purge seeks
+// both subscriptions to the present.
 //
 // # Permissions
 //
-//	Open       pubsub.subscriptions.get (else the defaults are assumed), pubsub.topics.listSubscriptions
-//	Publish    pubsub.topics.publish
-//	Consume    pubsub.subscriptions.consume
-//	Ensure     pubsub.topics.create, pubsub.topics.get, pubsub.topics.attachSubscription, pubsub.subscriptions.create, pubsub.subscriptions.get
+//	Open        pubsub.subscriptions.get on the subscription and its return subscription (else the defaults
+//	            are assumed); to publish pubsub.topics.get on the topic, which lists its subscriptions
+//	Publish     pubsub.topics.publish
+//	Consume     pubsub.subscriptions.consume on both subscriptions
+//	Long waits  pubsub.topics.publish on the return topic too; without it they're hidden again and again
+//	Dead letters, Redrive
+//	            pubsub.topics.publish on the dead-letter topic; on the return topic, with those of Consume on the
+//	            dead-letter subscription
+//	Stats       monitoring.timeSeries.list
+//	Peek        pubsub.subscriptions.consume, pubsub.subscriptions.get (else it's refused unless it's confirmed)
+//	Purge       pubsub.subscriptions.consume
+//	Ensure      pubsub.topics.create, pubsub.topics.get, pubsub.topics.attachSubscription,
+//	            pubsub.subscriptions.create, pubsub.subscriptions.get; with a policy pubsub.topics.getIamPolicy,
+//	            pubsub.subscriptions.getIamPolicy; to change what exists pubsub.topics.update, pubsub.subscriptions.update
 //
 // # Testing
 //
-// Unit tests use package memory with Options.Like PubSub, which has these limits. The
-// tests of this package run on the emulator whose address is in
-// ANYQUEUE_TEST_PUBSUB_EMULATOR.
+// Unit tests use package memory with Options.Like PubSub, which has these limits.
+// Google's pstest serves tests that want this package and the client too: see the
+// example. The tests of this package run on the emulator whose address is in
+// ANYQUEUE_TEST_PUBSUB_EMULATOR, too.
 //
 // # Differences
 //
-// A nil from Settle is no promise. A redelivery may bring messages of a key again
-// that were acknowledged. Subscriptions with exactly-once delivery are refused.
+// A nil from Settle is no promise without exactly-once delivery. Attempts count
+// redeliveries, and only with a dead-letter policy. A subscription that Google makes
+// by default is deleted after 31 days without activity; those of Ensure never are.
+// An idle consumer has two pulls open, one for each subscription.
 package pubsub

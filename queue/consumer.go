@@ -104,7 +104,7 @@ func NewConsumer(sub Subscriber, h Handler, opts *ConsumerOptions) (*Consumer, e
 // bind wraps the handler and finds what the middleware wants from the engine.
 func (c *Consumer) bind(h Handler) error {
 	info := ConsumerInfo{
-		Name: c.opts.Name, Capabilities: c.caps, Concurrency: c.limit, Backoff: c.opts.Backoff, Logger: c.opts.Logger,
+		Name: c.opts.Name, Capabilities: c.caps, Concurrency: c.limit, Backoff: c.opts.Backoff, Logger: c.opts.Logger, Stats: c.Stats,
 	}
 	bound := make([]Middleware, len(c.opts.Middleware))
 	for i, m := range c.opts.Middleware {

@@ -192,7 +192,9 @@ func (c *Consumer) extendNow(ctx context.Context, l *lease, d time.Duration) (ti
 				c.tellLost(l)
 			}
 		}()
+		began := time.Now()
 		granted, err = c.sub.Extend(ctx, ask, l.handle())
+		c.tellExtendCall(1, began, err)
 	}()
 	switch {
 	case lost:

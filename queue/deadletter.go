@@ -25,8 +25,10 @@ type DeadLetterInfo struct {
 	Fingerprint string    `json:"fp,omitempty"`
 	FirstAt     time.Time `json:"first,omitzero"` // first enqueue
 	LastAt      time.Time `json:"last,omitzero"`  // last failure
-	// Redriven is how often the message was moved back before.
-	Redriven int `json:"re,omitempty"`
+	// Redriven is how often the message was moved back before, and Operation the
+	// RedriveOptions.ID of the last time.
+	Redriven  int    `json:"re,omitempty"`
+	Operation string `json:"op,omitempty"`
 }
 
 const (
@@ -63,15 +65,16 @@ func NewDeadLetter(d *Delivery, err error, reason DeadLetterReason, now time.Tim
 		info.Fingerprint = Fingerprint(err)
 	}
 	if d.DeadLetter != nil {
-		info.Redriven = d.DeadLetter.Redriven
+		info.Redriven, info.Operation = d.DeadLetter.Redriven, d.DeadLetter.Operation
 	}
 	m := hopMessage(d, time.Time{}, 0)
 	m.meta.deadLetter = info
 	return m
 }
 
-// redriven returns the message to publish back for a dead letter.
-func redriven(d *Delivery, now time.Time) *Message {
+// redriven returns the message to publish back for a dead letter, in an operation of
+// that name.
+func redriven(d *Delivery, now time.Time, operation string) *Message {
 	m := hopMessage(d, time.Time{}, 0)
 	m.meta.ageFrom = now
 	if m.OrderingKey == "" {
@@ -80,6 +83,7 @@ func redriven(d *Delivery, now time.Time) *Message {
 	if m.meta.deadLetter != nil {
 		dl := *m.meta.deadLetter
 		dl.Redriven++
+		dl.Operation = operation
 		dl.Stack = "" // it has been read, and costs the most
 		m.meta.deadLetter = &dl
 	}

@@ -34,9 +34,12 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 		if d.Attempt != 1 {
 			c.noteRedeliveryLocked(d)
 		}
+		l.arrived, l.due = now, d.Due()
+		if l.due.After(now) {
+			c.track.waited(d)
+		}
 		l.failures = c.track.failures(d)
 		d.Failures = l.failures
-		l.arrived, l.due = now, d.Due()
 		if due := c.track.due(d); due.After(l.due) {
 			l.due = due
 		}
@@ -292,7 +295,7 @@ func (c *Consumer) call(w *worker, l *lease) (panicked bool, err error) {
 func (c *Consumer) finish(w *worker, l *lease, err error, panicked bool, started, ended time.Time) *lease {
 	v := c.judge(l, err, ended)
 	l.end()
-	v.Took = ended.Sub(started)
+	v.Took, v.Waited = ended.Sub(started), started.Sub(l.arrived)
 	if err != nil && !panicked { // middleware may have made an error of a panic
 		_, panicked = errors.AsType[*PanicError](err)
 	}

@@ -42,6 +42,10 @@ const (
 	maxFetchers    = 64
 	minFetchWindow = time.Millisecond
 	maxFetchWindow = time.Second
+	// A receive that can bring hundreds costs as much when it brings few: what starts
+	// within this is worth waiting for.
+	bulkReceive    = 100
+	bulkWindow     = 50 * time.Millisecond
 	leaseWindow    = 20 // the part of a lease that may pass before a handler starts
 	maxRTT         = 250 * time.Millisecond
 	slowReceive    = 200 * time.Microsecond // below, parallel receives gain nothing
@@ -132,7 +136,11 @@ func (f *fetcher) aheadLocked() int {
 		// ahead by a multiple of it would feed itself.
 		trips = 1
 	}
-	window := min(max(trips*f.rtt, minFetchWindow), f.windowLocked())
+	least := minFetchWindow
+	if f.c.caps.MaxReceive >= bulkReceive {
+		least = bulkWindow
+	}
+	window := min(max(trips*f.rtt, least), f.windowLocked())
 	return min(int(f.rate*window.Seconds()), maxAhead)
 }
 
@@ -259,6 +267,9 @@ func (f *fetcher) receiveLocked(n int) bool {
 	begun := time.Now()
 	ds, err := c.sub.Receive(ctx, n)
 	now := time.Now()
+	if len(c.hooks) > 0 {
+		c.tellReceived(Received{Asked: n, Deliveries: ds, Began: begun, Took: now.Sub(begun), Err: err})
+	}
 
 	c.mu.Lock()
 	if epoch == f.epoch {

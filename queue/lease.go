@@ -189,8 +189,10 @@ func (c *Consumer) extendSome(base context.Context, batch []*lease, length time.
 		ds[i] = l.handle()
 	}
 	ctx, cancel := context.WithTimeout(base, max(min(extendTimeout, length/renewAtShare), time.Millisecond))
+	began := time.Now()
 	granted, err := c.sub.Extend(ctx, length, ds...)
 	cancel()
+	c.tellExtendCall(len(ds), began, err)
 	errs := settleErrors(err, len(batch))
 	c.mu.Lock()
 	now := time.Now()

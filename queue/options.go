@@ -118,44 +118,8 @@ type ConsumerInfo struct {
 	Concurrency  int
 	Backoff      Backoff // with its defaults
 	Logger       *slog.Logger
-}
-
-// Hooks are functions that a Consumer calls as things happen. Each may be nil.
-// They are called concurrently and must not block, panic or end their goroutine;
-// what they're given is only theirs to read, and only until they return. Middleware that has a method Hooks() *Hooks adds its own.
-type Hooks struct {
-	// Settled is called after a handler has returned and its outcome is
-	// decided, before the broker is told.
-	Settled func(Settled)
-
-	// SettleFailed is called when the broker didn't take a settlement; retrying
-	// says whether it's tried again.
-	SettleFailed func(d *Delivery, kind SettleKind, err error, retrying bool)
-
-	// LeaseLost is called when a lease was lost while its handler ran.
-	LeaseLost func(d *Delivery)
-
-	// LogsDeliveries says that these hooks log what becomes of each delivery,
-	// so that the consumer's own lines about it are left out.
-	LogsDeliveries bool
-}
-
-// Settled tells what became of one delivery.
-type Settled struct {
-	Delivery *Delivery
-	Outcome  Outcome
-	Err      error
-	Took     time.Duration // of the handler
-	// Interrupted says that a shutdown or a lost lease cut the handler short:
-	// the delivery comes back without counting as a failure.
-	Interrupted bool
-	// Unroutable says that the delivery was rejected and has no dead-letter
-	// queue: it comes back at the maximum backoff.
-	Unroutable bool
-	Failures   int           // with this one
-	Delay      time.Duration // until it comes back, when it does
-	GiveUp     GiveUp        // policy of the consumer's middleware, if any
-	GivesUpIn  time.Duration // by age; 0: not by age, or now due
+	// Stats is the consumer's, which isn't complete yet while it binds.
+	Stats func() ConsumerStats
 }
 
 // GiveUp is a policy by which messages leave a queue for a dead-letter queue.

@@ -199,6 +199,36 @@ func TestMoreThanMaxHoldGoesBackAndTheRestFlows(t *testing.T) {
 	})
 }
 
+// A broker counts each wait, and another process can't tell it from a failure.
+func TestWhatHasWaitedAtTheBrokerIsSentAgainSoThatWaitingIsNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(10 * time.Second)
+		f.caps.MaxDelay = 0
+		due := time.Now().Add(time.Hour / 2)
+		for i, d := range msgs(3) {
+			d.carried, d.Attempt = &metadata{due: due}, i+1
+			f.put(d)
+		}
+		held := &Delivery{Message: Message{ID: "held"}, BrokerID: "held", Attempt: 1}
+		held.carried = &metadata{due: due}
+		f.mu.Lock()
+		f.queue = append([]*Delivery{held}, f.queue...)
+		f.mu.Unlock()
+		c := run(consumer(t, f, func(context.Context, *Delivery) error { return nil }, ConsumerOptions{MaxHold: 1}))
+		pass(time.Second)
+		got := map[string]SettleKind{}
+		for _, s := range f.settlements() {
+			got[s.Delivery.ID] = s.Kind
+			if s.Kind == Defer {
+				assert.Equal(t, due, s.Until)
+				assert.Zero(t, s.Hop().meta.failures)
+			}
+		}
+		assert.Equal(t, map[string]SettleKind{"m0": Release, "m1": Defer, "m2": Defer}, got)
+		require.NoError(t, c.stop())
+	})
+}
+
 func TestADelayBeyondTheBrokersGoesByAHopWithItsFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(10 * time.Second)

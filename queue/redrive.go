@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math"
 	"time"
+	"unicode/utf8"
 )
 
 // RedriveOptions are the settings of Redrive. The zero value moves everything
@@ -21,6 +22,16 @@ type RedriveOptions struct {
 	// Without it they stay. Messages without a history (dead-lettered by the
 	// broker, or put there by hand) are moved in any case.
 	AnySource bool
+
+	// ID names the operation, at most 64 bytes. It stays with the messages that are
+	// moved (DeadLetterInfo.Operation), so that those which come back can be told from
+	// others: RedriveResult.CameBack. Default: none.
+	ID string
+
+	// Before freezes the operation at a time: what was dead-lettered later is left. It's
+	// for going on with an operation that was interrupted; with an ID, too, what it had
+	// moved isn't moved again. Default: now.
+	Before time.Time
 
 	// Max ends the operation after so many messages were moved; 0: no limit.
 	Max int
@@ -46,6 +57,10 @@ type RedriveOptions struct {
 
 func (o RedriveOptions) validate() (RedriveOptions, error) {
 	switch {
+	case len(o.ID) > maxOperationID || !utf8.ValidString(o.ID):
+		return o, &InvalidError{"RedriveOptions.ID", "isn't up to 64 bytes of UTF-8"}
+	case o.Before.After(time.Now()):
+		return o, &InvalidError{"RedriveOptions.Before", "in the future"}
 	case o.Max < 0:
 		return o, &InvalidError{"RedriveOptions.Max", "negative"}
 	case !(o.Rate >= 0) || math.IsInf(o.Rate, 0):
@@ -70,9 +85,14 @@ type RedriveResult struct {
 	// Repeated are of Moved: removing them from the dead-letter queue failed, so
 	// they're there a second time.
 	Repeated int
+	// CameBack are of Newer: moved by the operation of this ID, and dead-lettered again.
+	// It's what was met so far: the consumers may still be at others.
+	CameBack int
 }
 
 const (
+	maxOperationID = 64
+
 	redriveBatch   = 100     // messages in a step, where the broker has no limit of its own
 	redriveFailing = 3       // steps without a success, one after the other, that end it
 	redriveTries   = 3       // of a publish or a settlement
@@ -117,14 +137,17 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 		return RedriveResult{}, err
 	}
 	now := time.Now()
+	copyOf := func(d *Delivery, now time.Time) *Message { return redriven(d, now, o.ID) }
 	r := &redrive{
-		from: from, opts: o, caps: from.Capabilities(), home: to.Capabilities().Source, publish: to.Publish,
-		start: now, ready: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{}, repeated: map[string]struct{}{},
+		mover: newMover(from, to.Publish, copyOf, o.Rate), opts: o, caps: from.Capabilities(), home: to.Capabilities().Source,
+		begun: now, start: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},
+	}
+	if !o.Before.IsZero() {
+		r.start = o.Before
 	}
 	if rd, ok := As[Redriver](to); ok {
 		r.publish = rd.PublishBack
 	}
-	r.keeper = newLeaseKeeper(from, r.caps.Lease)
 	// Also when the filter panics: what isn't settled becomes visible again.
 	defer r.close(ctx)
 	err = r.run(ctx)
@@ -133,32 +156,23 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 
 // redrive is one operation. It's driven by the goroutine that called Redrive.
 type redrive struct {
-	from    Queue
-	home    Endpoint // where the messages go
-	publish func(context.Context, ...*Message) error
-	opts    RedriveOptions
-	caps    Capabilities
+	mover
+	home Endpoint // where the messages go
+	opts RedriveOptions
+	caps Capabilities
 
-	start  time.Time
-	ready  time.Time // when the rate allows more
+	begun  time.Time
+	start  time.Time // of the operation, which may have begun in another process
 	fresh  time.Time // when something new was last seen
 	result RedriveResult
 	err    error // the first of a publish
-
-	keeper *leaseKeeper // of everything that's received and not settled
 
 	// stays has the hashes of the messages that were met and stay, to count them
 	// once and to know what's new. When two collide, a message stays that could
 	// have been moved.
 	seed  maphash.Seed
 	stays map[uint64]struct{}
-	// repeated holds, exactly, what was published but couldn't be removed: when
-	// it comes again it's removed.
-	repeated map[string]struct{}
-
-	failing int   // steps without a success
-	down    error // says that nothing can be published any more
-	polls   int   // receives that failed
+	polls int // receives that failed
 }
 
 func (r *redrive) run(ctx context.Context) error {
@@ -247,6 +261,9 @@ func (r *redrive) step(ctx context.Context, ds []*Delivery) {
 			r.fresh = time.Now()
 		}
 		switch {
+		case r.cameBack(d):
+			r.count(&r.result.CameBack, !met)
+			r.count(&r.result.Newer, !met)
 		case r.newer(d):
 			r.count(&r.result.Newer, !met)
 		case !r.selects(d):
@@ -261,7 +278,16 @@ func (r *redrive) step(ctx context.Context, ds []*Delivery) {
 	// What is on its way is brought to its end, also when ctx ends.
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*DefaultPublishTimeout)
 	defer cancel()
-	stay = append(stay, r.move(ctx, work, picked)...)
+	moved, removed, failed := r.move(ctx, work, picked)
+	r.result.Moved += moved
+	r.result.Repeated += moved - removed
+	for _, f := range failed {
+		r.result.Failed++
+		if r.err == nil {
+			r.err = fmt.Errorf("redrive: publish: %w", f.err)
+		}
+		stay = append(stay, f.d)
+	}
 	r.result.Repeated -= len(r.remove(work, again))
 	r.leave(work, stay)
 }
@@ -277,6 +303,11 @@ func (r *redrive) count(n *int, first bool) {
 	if first {
 		*n++
 	}
+}
+
+// cameBack reports whether d was moved by this operation, be it in another process.
+func (r *redrive) cameBack(d *Delivery) bool {
+	return r.opts.ID != "" && d.DeadLetter != nil && d.DeadLetter.Operation == r.opts.ID
 }
 
 func (r *redrive) newer(d *Delivery) bool {
@@ -297,83 +328,6 @@ func (r *redrive) selects(d *Delivery) bool {
 	return r.opts.Filter == nil || r.opts.Filter(d)
 }
 
-// move publishes ds and removes what is durable. It returns what failed.
-func (r *redrive) move(ctx, work context.Context, ds []*Delivery) (failed []*Delivery) {
-	ds = r.keeper.ours(ds)
-	if len(ds) == 0 {
-		return nil
-	}
-	now := time.Now()
-	msgs := make([]*Message, len(ds))
-	for i, d := range ds {
-		msgs[i] = redriven(d, now)
-	}
-	var moved []*Delivery
-	var down error // not just this message can't be published
-	for try := 1; len(ds) > 0; try++ {
-		var leftDs []*Delivery
-		var leftMsgs []*Message
-		for i, err := range PublishErrors(r.publish(work, msgs...), len(msgs)) {
-			if err == nil {
-				moved = append(moved, ds[i])
-				continue
-			}
-			if try < redriveTries && passing(err) {
-				leftDs, leftMsgs = append(leftDs, ds[i]), append(leftMsgs, msgs[i])
-				continue
-			}
-			r.result.Failed++
-			failed = append(failed, ds[i])
-			if r.err == nil {
-				r.err = fmt.Errorf("redrive: publish: %w", err)
-			}
-			if passing(err) || final(err) && !errors.Is(err, ErrInvalid) {
-				down = err
-			}
-		}
-		ds, msgs = leftDs, leftMsgs
-		if len(ds) > 0 && !sleep(ctx, Backoff{}.Delay(try)) {
-			break // given back at the end
-		}
-	}
-	switch {
-	case len(moved) > 0:
-		r.failing = 0
-		if r.opts.Rate > 0 {
-			r.ready = later(r.ready, now).Add(time.Duration(float64(len(moved)) / r.opts.Rate * float64(time.Second)))
-		}
-	case down != nil:
-		if r.failing++; r.failing >= redriveFailing || final(down) {
-			r.down = down
-		}
-	}
-	r.result.Moved += len(moved)
-	r.result.Repeated += len(moved) - len(r.remove(work, moved))
-	return failed
-}
-
-// passing reports whether trying again can help.
-func passing(err error) bool {
-	var le *LimitError
-	return !final(err) && !errors.As(err, &le)
-}
-
-// remove acknowledges what was published and returns what is gone. The rest is
-// noted, to be removed when it comes again.
-func (r *redrive) remove(ctx context.Context, ds []*Delivery) (removed []*Delivery) {
-	r.keeper.drop(ds...)
-	removed, left := r.settle(ctx, ds, Settlement{Kind: Ack})
-	for _, d := range removed {
-		delete(r.repeated, d.BrokerID)
-	}
-	for _, d := range left {
-		if d.BrokerID != "" {
-			r.repeated[d.BrokerID] = struct{}{}
-		}
-	}
-	return removed
-}
-
 // leave keeps what stays from being met again in this operation: a number of
 // messages by holding their leases until its end, the others by a delay.
 func (r *redrive) leave(ctx context.Context, ds []*Delivery) {
@@ -392,44 +346,9 @@ func (r *redrive) leave(ctx context.Context, ds []*Delivery) {
 // aside grows with the time that the operation has taken, so that a message is
 // met again a few times at most, however long it takes.
 func (r *redrive) aside() time.Duration {
-	d := max(r.opts.Aside, 2*time.Since(r.start))
+	d := max(r.opts.Aside, 2*time.Since(r.begun))
 	if m := r.caps.MaxRedeliveryDelay; m > 0 {
 		d = min(d, m)
 	}
 	return d
-}
-
-// close gives back everything that's still leased.
-func (r *redrive) close(ctx context.Context) {
-	ds := r.keeper.close()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultPublishTimeout)
-	defer cancel()
-	r.settle(ctx, ds, Settlement{Kind: Release})
-}
-
-// settle tries a few times, and splits ds into what it could and couldn't.
-func (r *redrive) settle(ctx context.Context, ds []*Delivery, s Settlement) (done, failed []*Delivery) {
-	for try := 1; len(ds) > 0; try++ {
-		ss := make([]Settlement, len(ds))
-		for i, d := range ds {
-			ss[i] = s
-			ss[i].Delivery = d
-		}
-		errs := settleErrors(r.from.Settle(ctx, ss...), len(ds))
-		var left []*Delivery
-		for i, d := range ds {
-			switch {
-			case errs == nil || errs[i] == nil:
-				done = append(done, d)
-			case try < redriveTries && passing(errs[i]) && !errors.Is(errs[i], ErrLeaseLost):
-				left = append(left, d)
-			default:
-				failed = append(failed, d)
-			}
-		}
-		if ds = left; len(ds) > 0 && !sleep(ctx, 50*time.Millisecond<<try) {
-			return done, append(failed, ds...)
-		}
-	}
-	return done, failed
 }

@@ -181,6 +181,31 @@ func TestRedriveEndsBesideAConsumerThatFailsAgain(t *testing.T) {
 	})
 }
 
+// An operation that was interrupted goes on in another process.
+func TestRedriveOfAnInterruptedOperationLeavesWhatCameBack(t *testing.T) {
+	redriving(t, memory.Options{}, func(m *moving) {
+		m.die("orders", 10)
+		begun := time.Now()
+		opts := &queue.RedriveOptions{ID: "op-7", Before: begun, Max: 4}
+		assert.Equal(m, queue.RedriveResult{Moved: 4}, m.redrive(opts))
+		time.Sleep(time.Second)
+		for range 4 { // the bug isn't fixed
+			ds, err := m.was.Receive(m.Context(), 1)
+			require.NoError(m, err)
+			assert.Equal(m, "op-7", ds[0].DeadLetter.Operation)
+			require.NoError(m, m.dead.Publish(m.Context(), queue.NewDeadLetter(ds[0], errBroken, queue.ReasonRejected, time.Now())))
+			require.NoError(m, m.was.Settle(m.Context(), queue.Settlement{Delivery: ds[0]}))
+		}
+		m.die("orders", 3)
+		opts.Max = 0
+		assert.Equal(m, queue.RedriveResult{Moved: 6, Newer: 7, CameBack: 4}, m.redrive(opts))
+		m.has(6, 7)
+		// A new operation takes all of them.
+		assert.Equal(m, queue.RedriveResult{Moved: 7}, m.redrive(&queue.RedriveOptions{ID: "op-8"}))
+		assert.Equal(m, "op-8", m.broker.Messages("orders")[12].DeadLetter.Operation)
+	})
+}
+
 func TestRedriveRemovesLaterWhatItCouldNotRemove(t *testing.T) {
 	redriving(t, memory.Options{}, func(m *moving) {
 		m.die("orders", 6)

@@ -236,8 +236,10 @@ func (s *settler) call(ctx context.Context, batch []Settlement, leases []*lease)
 		}
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
+	began := time.Now()
 	err := s.c.sub.Settle(limited, batch...)
 	cancel()
+	s.c.tellSettleCall(batch, began, err)
 	if err == nil {
 		return nil, nil, true
 	}

@@ -48,6 +48,16 @@ func (t *tracker) notBefore(id string, until time.Time) {
 	t.put(id, v)
 }
 
+// waited notes that d, which isn't due yet, has done nothing but wait.
+func (t *tracker) waited(d *Delivery) {
+	if d.BrokerID == "" || d.Attempt <= 1 {
+		return
+	}
+	v := t.get(d.BrokerID)
+	v.failures, v.others = 0, d.Attempt-1
+	t.put(d.BrokerID, v)
+}
+
 func (t *tracker) put(id string, v track) {
 	if t.young == nil {
 		t.young = map[string]track{}

@@ -1,20 +1,24 @@
 // Command benchmarks measures what this library costs beside a floor and its
-// peers, in one run: in memory and on SQS, 1 KiB bodies, 3 attributes. Figures
-// are medians of interleaved rounds, so that a machine that's busy for a while
-// is so for all of them. The last line is the result as JSON.
+// peers, in one run: in memory, on SQS and on Pub/Sub, 1 KiB bodies, 3 attributes.
+// Figures are medians of interleaved rounds, so that a machine that's busy for a
+// while is so for all of them. The last line is the result as JSON.
 //
 // In memory the floor is the least that a queue with leases can do (floor.go);
 // the peers are Watermill's gochannel and gocloud.dev's mempubsub. On SQS the
 // floor is a loop on the AWS SDK as one writes it by hand (sqs_raw.go), the peer
 // gocloud.dev's awssnssqs; every request goes over a link that counts it and
-// makes it longer (sqs_link.go). Watermill's package for SQS isn't among them. It's
-// a module of its own, so that they're no dependencies of the library.
+// makes it longer (sqs_link.go). Watermill's package for SQS isn't among them. On
+// Pub/Sub, which is Google's emulator, the floor is the generated client used by
+// hand (pubsub_raw.go); the peers are gocloud.dev's gcppubsub, Google's high-level
+// client and Watermill's package. It's a module of its own, so that they're no
+// dependencies of the library.
 //
 // It exits with 0 also when a target isn't reached, as a busy machine decides
 // that too, and with 1 when something couldn't be measured.
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -49,6 +53,18 @@ type options struct {
 	sqsLone     int           // messages
 	sqsTrickle  time.Duration // of one round
 	sqsIdle     time.Duration
+
+	emulator       *emulator
+	pubsubRounds   int
+	pubsubWarm     time.Duration // how long an emulator is warmed up
+	pubsubRound    time.Duration // of one round of publishing
+	pubsubMessages int           // to be consumed in one round
+	pubsubConsume  time.Duration // that it may take; then those count that were handled
+	pubsubLone     int           // messages
+	pubsubMany     int           // calls
+	pubsubTrickle  time.Duration // of one round
+	pubsubPulls    int           // that raw-unary has at once
+	pubsubStreams  int           // that raw-stream has
 }
 
 func full() options {
@@ -59,6 +75,10 @@ func full() options {
 
 		server: &sqsServer{}, sqsRounds: 3,
 		sqsRound: 2 * time.Second, sqsMessages: 20_000, sqsLone: 200, sqsTrickle: 3 * time.Second, sqsIdle: 62 * time.Second,
+
+		emulator: &emulator{}, pubsubRounds: 5, pubsubWarm: 4 * time.Second,
+		pubsubRound: time.Second, pubsubMessages: 30_000, pubsubConsume: 4 * time.Second, pubsubLone: 200, pubsubMany: 20,
+		pubsubTrickle: 3 * time.Second, pubsubPulls: 8, pubsubStreams: 40,
 	}
 }
 
@@ -78,7 +98,7 @@ func run(args []string, out io.Writer) (err error) {
 	}
 	o := full()
 	fs := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
-	fs.StringVar(&o.only, "only", "", "measure only these, comma-separated: "+strings.Join(measurementNames(), ",")+"; sqs is all that begin so")
+	fs.StringVar(&o.only, "only", "", "measure only these, comma-separated: "+strings.Join(measurementNames(), ",")+"; sqs and pubsub are all that begin so")
 	fs.StringVar(&o.systems, "systems", "", "measure only these, comma-separated: "+strings.Join(systemNames(), ","))
 	fs.IntVar(&o.rounds, "rounds", o.rounds, "rounds of each, interleaved; their median counts")
 	fs.IntVar(&o.window, "window", o.window, "messages that may be published and not yet handled")
@@ -92,12 +112,24 @@ func run(args []string, out io.Writer) (err error) {
 	fs.IntVar(&o.sqsLone, "sqs-lone", o.sqsLone, "single messages to publish to SQS")
 	fs.DurationVar(&o.sqsTrickle, "sqs-trickle", o.sqsTrickle, "how long a round of the trickle on SQS takes")
 	fs.DurationVar(&o.sqsIdle, "sqs-idle", o.sqsIdle, "how long consumers of SQS are idle")
+	fs.StringVar(&o.emulator.address, "pubsub-emulator", cmp.Or(os.Getenv("PUBSUB_EMULATOR_HOST"), os.Getenv("ANYQUEUE_TEST_PUBSUB_EMULATOR")), "host:port of a Google Pub/Sub emulator to measure on; it gets topics named bench-..., which are removed again, though it keeps their messages in memory. Default: $PUBSUB_EMULATOR_HOST or $ANYQUEUE_TEST_PUBSUB_EMULATOR")
+	fs.StringVar(&o.emulator.servers, "pubsub-servers", "", "where there's none, start one with this script: .ci/servers.sh")
+	fs.StringVar(&o.emulator.dir, "pubsub-dir", "", "the folder that the script gets")
+	fs.IntVar(&o.pubsubRounds, "pubsub-rounds", o.pubsubRounds, "rounds of each on Pub/Sub")
+	fs.DurationVar(&o.pubsubRound, "pubsub-round", o.pubsubRound, "how long a round of publishing to Pub/Sub takes")
+	fs.IntVar(&o.pubsubMessages, "pubsub-messages", o.pubsubMessages, "messages to consume from Pub/Sub in a round")
+	fs.DurationVar(&o.pubsubConsume, "pubsub-consume", o.pubsubConsume, "how long consuming them may take; then those count that were handled")
+	fs.IntVar(&o.pubsubLone, "pubsub-lone", o.pubsubLone, "single messages to publish to Pub/Sub")
+	fs.IntVar(&o.pubsubMany, "pubsub-many", o.pubsubMany, "calls with 100 messages to publish to Pub/Sub")
+	fs.DurationVar(&o.pubsubTrickle, "pubsub-trickle", o.pubsubTrickle, "how long a round of the trickle on Pub/Sub takes")
+	fs.IntVar(&o.pubsubPulls, "pubsub-pulls", o.pubsubPulls, "pulls at once of "+pullsName)
+	fs.IntVar(&o.pubsubStreams, "pubsub-streams", o.pubsubStreams, "streams of "+streamsName)
 	cpu := fs.String("cpuprofile", "", "write a CPU profile to this file")
 	mem := fs.String("memprofile", "", "write a profile of all allocations to this file")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if o.rounds < 1 || o.sqsRounds < 1 || o.window < creditChunk*publishers || o.queued < 1 {
+	if o.rounds < 1 || o.sqsRounds < 1 || o.pubsubRounds < 1 || o.window < creditChunk*publishers || o.queued < 1 {
 		return fmt.Errorf("at least 1 round, 1 queued message and a window of %d", creditChunk*publishers)
 	}
 	o.together = *cpu != "" || *mem != ""
@@ -119,7 +151,7 @@ func run(args []string, out io.Writer) (err error) {
 		defer func() { err = errorsFirst(err, writeAllocs(*mem)) }()
 	}
 	r, err := measure(o, out)
-	if err = errorsFirst(err, o.server.stop()); err != nil {
+	if err = errorsFirst(err, errorsFirst(o.server.stop(), o.emulator.stop())); err != nil {
 		return err
 	}
 	r.print(out)
@@ -141,11 +173,13 @@ func writeAllocs(name string) error {
 	return errorsFirst(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
-// measurements by name, in the order in which they're made.
-var measurements = []struct {
+type measurement struct {
 	name string
 	run  func(o options, cs []contender, r *report) error
-}{
+}
+
+// measurements by name, in the order in which they're made.
+var measurements = []measurement{
 	{"throughput", measureThroughput},
 	{"latency", measureLatency},
 	{"queued", measureQueued},
@@ -156,6 +190,11 @@ var measurements = []struct {
 	{"sqs-lone", onSQS(measureSQSLone)},
 	{"sqs-trickle", onSQS(measureSQSTrickle)},
 	{"sqs-idle", onSQS(measureSQSIdle)},
+	{pubsubPublishName, onPubSub(measurePubSubPublish)},
+	{pubsubConsumeName, onPubSub(measurePubSubConsume)},
+	{pubsubLoneName, onPubSub(measurePubSubLone)},
+	{pubsubManyName, onPubSub(measurePubSubMany)},
+	{pubsubTrickleName, onPubSub(measurePubSubTrickle)},
 }
 
 // onSQS is for measurements whose contenders are others.
@@ -166,6 +205,21 @@ func onSQS(run func(options, *report) error) func(options, []contender, *report)
 			name = o.server.endpoint
 		}
 		r.SQS = fmt.Sprintf("%s, %d rounds", name, o.sqsRounds)
+		return run(o, r)
+	}
+}
+
+// onPubSub is the same for those on Pub/Sub, which each get a fresh emulator.
+func onPubSub(run func(options, *report) error) func(options, []contender, *report) error {
+	return func(o options, _ []contender, r *report) error {
+		if err := o.freshEmulator(); err != nil {
+			return err
+		}
+		name := "a fresh one for each measurement"
+		if !o.emulator.owned {
+			name = o.emulator.address
+		}
+		r.PubSub = fmt.Sprintf("Google's emulator, %s, %d rounds", name, o.pubsubRounds)
 		return run(o, r)
 	}
 }
@@ -189,11 +243,16 @@ func measure(o options, out io.Writer) (*report, error) {
 			return nil, fmt.Errorf("-only %s: there are %s", name, strings.Join(measurementNames(), ", "))
 		}
 	}
-	r := newReport(o)
-	for _, m := range measurements {
-		if len(only) > 0 && !slices.ContainsFunc(only, func(name string) bool { return among(m.name, name) }) {
-			continue
+	chosen := slices.DeleteFunc(slices.Clone(measurements), func(m measurement) bool {
+		return len(only) > 0 && !slices.ContainsFunc(only, func(name string) bool { return among(m.name, name) })
+	})
+	if slices.ContainsFunc(chosen, func(m measurement) bool { return among(m.name, "pubsub") }) {
+		if err := o.emulator.check(); err != nil {
+			return nil, err // now, not after all others
 		}
+	}
+	r := newReport(o)
+	for _, m := range chosen {
 		fmt.Fprintf(out, "%s ...\n", m.name)
 		if err := m.run(o, cs, r); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
@@ -203,6 +262,6 @@ func measure(o options, out io.Writer) (*report, error) {
 }
 
 // among tells whether a measurement is the one of that name or of that group.
-func among(measurement, name string) bool {
-	return measurement == name || strings.HasPrefix(measurement, name+"-")
+func among(of, name string) bool {
+	return of == name || strings.HasPrefix(of, name+"-")
 }

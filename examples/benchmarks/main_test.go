@@ -20,6 +20,10 @@ func brief() options {
 
 		server: &sqsServer{}, sqsRounds: 1,
 		sqsRound: 100 * time.Millisecond, sqsMessages: 500, sqsLone: 5, sqsTrickle: 200 * time.Millisecond, sqsIdle: 100 * time.Millisecond,
+
+		emulator: &emulator{}, pubsubRounds: 1, pubsubWarm: 50 * time.Millisecond,
+		pubsubRound: 100 * time.Millisecond, pubsubMessages: 500, pubsubConsume: 10 * time.Second, pubsubLone: 3, pubsubMany: 1,
+		pubsubTrickle: 200 * time.Millisecond, pubsubPulls: 4, pubsubStreams: 4,
 	}
 }
 
@@ -158,11 +162,12 @@ func TestTheFloorGivesBackWhatFailed(t *testing.T) {
 func TestInvalidFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{
-		"unknown system":      {"-systems", "floor,nobody"},
-		"unknown measurement": {"-only", "throughput,beauty", "-systems", "floor", "-rounds", "1", "-throughput", "10ms"},
-		"no rounds":           {"-rounds", "0"},
-		"no rounds on SQS":    {"-sqs-rounds", "0"},
-		"no window":           {"-window", "1"},
+		"unknown system":       {"-systems", "floor,nobody"},
+		"unknown measurement":  {"-only", "throughput,beauty", "-systems", "floor", "-rounds", "1", "-throughput", "10ms"},
+		"no rounds":            {"-rounds", "0"},
+		"no rounds on SQS":     {"-sqs-rounds", "0"},
+		"no rounds on Pub/Sub": {"-pubsub-rounds", "0"},
+		"no window":            {"-window", "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

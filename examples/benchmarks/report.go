@@ -18,8 +18,9 @@ type report struct {
 	Load    string                        `json:"load,omitempty"` // at the start: of 1, 5 and 15 minutes
 	Rounds  int                           `json:"rounds"`
 	Window  int                           `json:"window"`
-	SQS     string                        `json:"sqs,omitempty"` // the server, and how many rounds
-	Figures map[string]map[string]figures `json:"figures"`       // by measurement and system
+	SQS     string                        `json:"sqs,omitempty"`    // the server, and how many rounds
+	PubSub  string                        `json:"pubsub,omitempty"` // the same
+	Figures map[string]map[string]figures `json:"figures"`          // by measurement and system
 	Targets []target                      `json:"targets"`
 
 	order []string
@@ -87,15 +88,27 @@ func (r *report) target(t target) {
 }
 
 // bestPeer is the peer with the better figure.
-func bestPeer(cs []contender, fs map[string]figures, figure string, better func(a, b float64) bool) peer {
+func bestPeer[C contestant](cs []C, fs map[string]figures, figure string, better func(a, b float64) bool) peer {
 	var best peer
 	for _, c := range cs {
-		v, ok := fs[c.name][figure]
-		if c.peer && ok && (best.name == "" || better(v, best.value)) {
-			best = peer{c.name, v}
+		v, ok := fs[c.called()][figure]
+		if c.isPeer() && ok && (best.name == "" || better(v, best.value)) {
+			best = peer{c.called(), v}
 		}
 	}
 	return best
+}
+
+// cloudTarget completes a target with what others reach in the figure that it's about.
+func cloudTarget[C contestant](cs []C, fs map[string]figures, floor, figure string, t target) target {
+	t.Figure, t.Floor = fs[oursName][figure], fs[floor][figure]
+	t.Peer = bestPeer(cs, fs, figure, func(a, b float64) bool {
+		if t.Atleast {
+			return a > b
+		}
+		return a < b
+	})
+	return t
 }
 
 // ratio is a by b, and 0 where there's no b.
@@ -110,6 +123,9 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %d CPUs, load %s; medians of %d interleaved rounds; window of %d messages\n", r.Go, r.CPUs, r.Load, r.Rounds, r.Window)
 	if r.SQS != "" {
 		fmt.Fprintf(w, "SQS: %s; the floor is the raw loop\n", r.SQS)
+	}
+	if r.PubSub != "" {
+		fmt.Fprintf(w, "Pub/Sub: %s; the floor is the generated client, peers are all others\n", r.PubSub)
 	}
 	for _, name := range r.order {
 		r.table(w, name)

@@ -40,8 +40,11 @@ func interleave(rounds int, fns ...func() (figures, error)) ([]figures, error) {
 	return out, nil
 }
 
-// A contestant is a contender, or one on SQS.
-type contestant interface{ called() string }
+// A contestant is a contender, or one on SQS or Pub/Sub.
+type contestant interface {
+	called() string
+	isPeer() bool
+}
 
 // compare interleaves a measurement of several systems.
 func compare[C contestant](rounds int, cs []C, fn func(C) (figures, error)) (map[string]figures, error) {

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
 )
-
-const sqsHandlers = 100
 
 // measureSQSConsume empties a queue with 100 handlers at once, as fast as it goes.
 func measureSQSConsume(o options, r *report) error {
@@ -40,10 +37,10 @@ func measureSQSConsume(o options, r *report) error {
 func cheapSQS(r *report, _ string, cs []sqsContender, fs map[string]figures) {
 	ours := fs[oursName]
 	floor, ok := fs[rawName]
-	r.target(sqsTarget(cs, fs, rawName, "requests/message", target{
+	r.target(cloudTarget(cs, fs, rawName, "requests/message", target{
 		Name: "SQS consume, requests per message", Want: 0.21, Got: ours["requests/message"],
 	}))
-	r.target(sqsTarget(cs, fs, rawName, "allocs/message", target{
+	r.target(cloudTarget(cs, fs, rawName, "allocs/message", target{
 		Name: "SQS consume, allocations per message (raw loop + 15)", Want: floor["allocs/message"] + sqsMoreAllocs,
 		Got: ours["allocs/message"], missing: !ok,
 	}))
@@ -53,11 +50,11 @@ func cheapSQS(r *report, _ string, cs []sqsContender, fs map[string]figures) {
 func fastSQS(r *report, what string, cs []sqsContender, fs map[string]figures) {
 	ours := fs[oursName]
 	floor, ok := fs[rawName]
-	r.target(sqsTarget(cs, fs, rawName, "messages/s", target{
+	r.target(cloudTarget(cs, fs, rawName, "messages/s", target{
 		Name: "SQS consume, times the wide raw loop, " + what, Unit: "x", Atleast: true, Want: 0.9,
 		Got: ratio(ours["messages/s"], floor["messages/s"]), FigureUnit: "messages/s", missing: !ok,
 	}))
-	r.target(sqsTarget(cs, fs, rawName, "on expired lease", target{
+	r.target(cloudTarget(cs, fs, rawName, "on expired lease", target{
 		Name: "SQS handlers on an expired lease, " + what, Want: 0, Got: ours["on expired lease"],
 	}))
 }
@@ -78,7 +75,7 @@ func sqsConsume(o options, s sqsSystem, latency, work time.Duration) (f figures,
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.consumer(q, sqsConsumerOptions{handlers: sqsHandlers, wide: true, grace: -1}, func(i int) {
+	c, err := s.consumer(q, sqsConsumerOptions{handlers: cloudHandlers, wide: true, grace: -1}, func(i int) {
 		w.started(i)
 		if work > 0 {
 			time.Sleep(work)
@@ -114,65 +111,29 @@ func sqsConsume(o options, s sqsSystem, latency, work time.Duration) (f figures,
 	}, nil
 }
 
-// sqsWork watches numbered messages being handled.
+// sqsWork is work whose messages come over a link.
 type sqsWork struct {
-	link    *link
-	done    []atomic.Bool // by the number of the message
-	at      []time.Time   // when its handler started first
-	left    atomic.Int64  // that weren't handled yet
-	expired atomic.Int64  // handlers that started when the lease was over
-	damaged atomic.Int64
-
-	finished chan struct{}
-	end      time.Time
-	receives calls // until then: what's asked for later is for other messages
+	*work
+	link     *link
+	expired  atomic.Int64 // handlers that started when the lease was over
+	receives calls        // until the end: what's asked for later is for other messages
 }
 
 func newSQSWork(l *link, n int) *sqsWork {
-	w := &sqsWork{link: l, done: make([]atomic.Bool, n), at: make([]time.Time, n), finished: make(chan struct{})}
-	w.left.Store(int64(n))
+	w := &sqsWork{link: l}
+	w.work = newWork(n, func() { w.receives = l.sum(actionReceive) })
 	return w
 }
 
 // started counts a message. That somebody has extended its lease isn't seen here:
 // an extended one counts as over, but nothing should have to wait so long.
 func (w *sqsWork) started(i int) {
-	now := time.Now()
-	switch {
-	case i < 0 || i >= len(w.done):
-		w.damaged.Add(1)
-		return
-	case now.After(w.link.arrival(i).Add(sqsLease)):
+	if i >= 0 && i < len(w.done) && time.Now().After(w.link.arrival(i).Add(sqsLease)) {
 		w.expired.Add(1)
 	}
-	if w.done[i].Swap(true) {
-		return
-	}
-	w.at[i] = now
-	if w.left.Add(-1) == 0 {
-		w.end = now
-		w.receives = w.link.sum(actionReceive)
-		close(w.finished)
-	}
+	w.work.started(i)
 }
 
 // lasted is how long it took from the first receive on: what a queue is asked when
 // it's opened isn't part of it.
 func (w *sqsWork) lasted() time.Duration { return w.end.Sub(w.link.firstSent(actionReceive)) }
-
-const sqsPatience = time.Minute
-
-// wait returns when each message was handled at least once.
-func (w *sqsWork) wait() error {
-	ctx, cancel := context.WithTimeout(context.Background(), sqsPatience)
-	defer cancel()
-	select {
-	case <-w.finished:
-	case <-ctx.Done():
-		return fmt.Errorf("%d of %d messages weren't handled", w.left.Load(), len(w.done))
-	}
-	if w.damaged.Load() > 0 {
-		return errDamaged
-	}
-	return nil
-}

@@ -54,7 +54,7 @@ func measureSQSIdle(o options, r *report) error {
 		{"SQS idle, to stop", "ms", "stop ms", milliseconds(queue.DefaultReceiveGrace + sqsStopMargin)},
 		{"SQS idle, cut polls that weren't counted", "", "uncounted cuts", 0},
 	} {
-		r.target(sqsTarget(cs, fs, rawName, t.figure, target{Name: t.name, Unit: t.unit, Want: t.want, Got: ours[t.figure]}))
+		r.target(cloudTarget(cs, fs, rawName, t.figure, target{Name: t.name, Unit: t.unit, Want: t.want, Got: ours[t.figure]}))
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ func sqsIdle(o options, s sqsSystem) (f figures, err error) {
 		select {
 		case at := <-started:
 			took = append(took, milliseconds(at.Sub(sent)))
-		case <-time.After(sqsPatience):
+		case <-time.After(patience):
 			return nil, errors.New("a message wasn't handled")
 		}
 		time.Sleep(min(sqsIdlePause, o.sqsIdle))

@@ -24,10 +24,6 @@ type link struct {
 	arrived []time.Time      // by the number of a message: when it came last; nil: nobody wants to know
 }
 
-// calls are requests of one action. Entries are the messages in them, or in their
-// answers.
-type calls struct{ requests, entries int }
-
 type sentCall struct {
 	action string
 	at     time.Time

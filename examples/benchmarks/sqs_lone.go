@@ -5,44 +5,22 @@ import (
 	"time"
 )
 
-const (
-	sqsLoneLatency = 5 * time.Millisecond
-	sqsLonePause   = 10 * time.Millisecond // between two messages, so that each is alone
-	sqsLoneWarm    = 10                    // messages that don't count
-)
+const sqsLoneLatency = 5 * time.Millisecond
 
-// measureSQSLone sends single messages, each to a publisher that's idle. The
-// systems take turns with every message: what's compared is tenths of a
-// millisecond.
+// measureSQSLone sends single messages.
 func measureSQSLone(o options, r *report) error {
 	cs := o.sqsContenders(lingerName)
-	fs := map[string]figures{}
-	turns := make([]*loneTurn, 0, len(cs))
+	turns := make([]*turn, 0, len(cs))
 	for _, c := range cs {
-		t, err := newLoneTurn(o, c)
+		t, err := newSQSTurn(o, c)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		turns = append(turns, t)
 	}
-	body := newBody()
-	for i := range sqsLoneWarm + o.sqsLone {
-		for _, t := range turns {
-			time.Sleep(sqsLonePause)
-			before := time.Now()
-			if err := t.publisher.publish(body); err != nil {
-				return fmt.Errorf("%s: %w", t.name, err)
-			}
-			if i >= sqsLoneWarm {
-				t.took = append(t.took, milliseconds(time.Since(before)))
-			}
-		}
-	}
-	for _, t := range turns {
-		if err := errorsFirst(t.publisher.stop(), t.q.close()); err != nil {
-			return fmt.Errorf("%s: %w", t.name, err)
-		}
-		fs[t.name] = figures{"p50 ms": quantile(t.took, 0.5), "p99 ms": quantile(t.took, 0.99)}
+	fs, err := takeTurns(turns, o.sqsLone)
+	if err != nil {
+		return err
 	}
 	r.add("sqs-lone, 5 ms per call", fs)
 	ours, ok := fs[oursName]
@@ -50,27 +28,23 @@ func measureSQSLone(o options, r *report) error {
 		return nil
 	}
 	floor, ok := fs[rawName]
-	r.target(sqsTarget(cs, fs, rawName, "p50 ms", target{
+	r.target(cloudTarget(cs, fs, rawName, "p50 ms", target{
 		Name: "SQS lone publish, p50 (SendMessage + 0.3 ms)", Unit: "ms", Want: floor["p50 ms"] + 0.3,
 		Got: ours["p50 ms"], missing: !ok,
 	}))
 	return nil
 }
 
-type loneTurn struct {
-	name      string
-	q         *sqsQueue
-	publisher sqsPublisher
-	took      []float64 // milliseconds
-}
-
-func newLoneTurn(o options, c sqsContender) (*loneTurn, error) {
+func newSQSTurn(o options, c sqsContender) (*turn, error) {
 	q, err := openSQS(o, sqsLoneLatency)
 	if err != nil {
 		return nil, err
 	}
 	p, err := alone(c).publisher(q)
-	return &loneTurn{name: c.name, q: q, publisher: p}, err
+	if err != nil {
+		return nil, err
+	}
+	return newTurn(c.name, p, q.close), nil
 }
 
 // alone is the system for single messages, where the raw loop gathers nothing.

@@ -111,25 +111,6 @@ func (q *sqsQueue) left() (int, error) {
 	return n, nil
 }
 
-// numbered is a body that begins with its number.
-func numbered(i int) []byte {
-	b := newBody()
-	copy(b, number(i))
-	return b
-}
-
-// numberOf is the number of a body; -1: it's damaged.
-func numberOf[T string | []byte](body T) int {
-	if len(body) != bodySize {
-		return -1
-	}
-	i, err := strconv.Atoi(string(body[:numberWidth]))
-	if err != nil {
-		return -1
-	}
-	return i
-}
-
 const sqsBatch = 10 // messages in a request, at most
 
 func entryOf(id int, body []byte) types.SendMessageBatchRequestEntry {

@@ -26,98 +26,15 @@ const (
 	rawSenders   = 8
 )
 
-// gather calls do with up to ten of what comes in. With a linger a request that
-// isn't full waits that long for more; there may be any number of them at once.
-// Without one there are at most rawSenders, and what comes meanwhile goes out
-// together. It ends with in, and when all calls have returned.
-func gather[T any](in <-chan T, linger time.Duration, do func([]T)) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	free := make(chan struct{}, rawSenders)
-	for first := range in {
-		batch := append(make([]T, 0, sqsBatch), first)
-		if linger > 0 {
-			batch = lingering(in, batch, time.After(linger))
-			wg.Go(func() { do(batch) })
-			continue
+func (r rawSQS) publisher(q *sqsQueue) (cloudPublisher, error) {
+	g := gathering{size: sqsBatch, senders: rawSenders, linger: r.linger}
+	return newGatherer(g, func(bodies [][]byte) error {
+		entries := make([]types.SendMessageBatchRequestEntry, len(bodies))
+		for i, body := range bodies {
+			entries[i] = entryOf(i, body)
 		}
-		free <- struct{}{}
-		batch = waiting(in, batch)
-		wg.Go(func() {
-			do(batch)
-			<-free
-		})
-	}
-}
-
-func lingering[T any](in <-chan T, batch []T, end <-chan time.Time) []T {
-	for len(batch) < sqsBatch {
-		select {
-		case more, ok := <-in:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, more)
-		case <-end:
-			return batch
-		}
-	}
-	return batch
-}
-
-func waiting[T any](in <-chan T, batch []T) []T {
-	for len(batch) < sqsBatch {
-		select {
-		case more, ok := <-in:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, more)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
-
-type rawPublisher struct {
-	in    chan rawSend
-	ended chan struct{}
-}
-
-type rawSend struct {
-	body []byte
-	done chan error
-}
-
-func (r rawSQS) publisher(q *sqsQueue) (sqsPublisher, error) {
-	p := &rawPublisher{in: make(chan rawSend), ended: make(chan struct{})}
-	go func() {
-		defer close(p.ended)
-		gather(p.in, r.linger, func(batch []rawSend) {
-			entries := make([]types.SendMessageBatchRequestEntry, len(batch))
-			for i := range batch {
-				entries[i] = entryOf(i, batch[i].body)
-			}
-			err := sendAll(q.client, q.url, entries)
-			for i := range batch {
-				batch[i].done <- err
-			}
-		})
-	}()
-	return p, nil
-}
-
-func (p *rawPublisher) publish(body []byte) error {
-	s := rawSend{body, make(chan error, 1)}
-	p.in <- s
-	return <-s.done
-}
-
-func (p *rawPublisher) stop() error {
-	close(p.in)
-	<-p.ended
-	return nil
+		return sendAll(q.client, q.url, entries)
+	}), nil
 }
 
 // singleSQS publishes as one does who has a message: SendMessage. It isn't for a
@@ -126,7 +43,7 @@ type singleSQS struct{ rawSQS }
 
 type singlePublisher struct{ q *sqsQueue }
 
-func (singleSQS) publisher(q *sqsQueue) (sqsPublisher, error) { return singlePublisher{q}, nil }
+func (singleSQS) publisher(q *sqsQueue) (cloudPublisher, error) { return singlePublisher{q}, nil }
 
 func (p singlePublisher) publish(body []byte) error {
 	_, err := p.q.client.SendMessage(context.Background(), &awssqs.SendMessageInput{
@@ -150,7 +67,7 @@ type rawConsumer struct {
 	err error
 }
 
-func (rawSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h sqsHandler) (sqsConsumer, error) {
+func (rawSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h cloudHandler) (sqsConsumer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &rawConsumer{cancel: cancel, deleted: make(chan struct{}), messages: make(chan types.Message), handled: make(chan *string, co.handlers)}
 	receivers := 1
@@ -163,18 +80,14 @@ func (rawSQS) consumer(q *sqsQueue, co sqsConsumerOptions, h sqsHandler) (sqsCon
 	for range co.handlers {
 		s.handlers.Go(func() {
 			for m := range s.messages {
-				i := numberOf(aws.ToString(m.Body))
-				if len(m.MessageAttributes) != attributes {
-					i = -1
-				}
-				h(i)
+				h(numberOf(aws.ToString(m.Body), len(m.MessageAttributes)))
 				s.handled <- m.ReceiptHandle
 			}
 		})
 	}
 	go func() {
 		defer close(s.deleted)
-		gather(s.handled, rawAckLinger, func(handles []*string) { s.failed(deleteAll(q, handles)) })
+		gather(s.handled, gathering{size: sqsBatch, linger: rawAckLinger}, func(handles []*string) { s.failed(deleteAll(q, handles)) })
 	}()
 	return s, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -9,29 +8,18 @@ import (
 
 // sqsSystem is what's compared on SQS.
 type sqsSystem interface {
-	publisher(*sqsQueue) (sqsPublisher, error)
+	publisher(*sqsQueue) (cloudPublisher, error)
 
 	// consumer handles what's in the queue, at most so many at once. A wide one has
 	// as many receives open as a backlog takes where the system doesn't see to that
 	// itself. ReceiveGrace is of ours alone.
-	consumer(q *sqsQueue, c sqsConsumerOptions, h sqsHandler) (sqsConsumer, error)
+	consumer(q *sqsQueue, c sqsConsumerOptions, h cloudHandler) (sqsConsumer, error)
 }
 
 type sqsConsumerOptions struct {
 	handlers int
 	wide     bool
 	grace    time.Duration // ConsumerOptions.ReceiveGrace
-}
-
-// sqsHandler processes a message. It's told the number that the body begins with,
-// -1 when it's damaged.
-type sqsHandler func(number int)
-
-// sqsPublisher is used by many goroutines at once.
-type sqsPublisher interface {
-	// publish returns when the message is durable.
-	publish(body []byte) error
-	stop() error
 }
 
 type sqsConsumer interface {
@@ -48,6 +36,7 @@ type sqsContender struct {
 }
 
 func (c sqsContender) called() string { return c.name }
+func (c sqsContender) isPeer() bool   { return c.peer }
 
 const (
 	rawName    = "raw"        // what an application writes on the AWS SDK: the floor
@@ -72,5 +61,3 @@ func (o options) sqsContenders(without ...string) []sqsContender {
 	}
 	return out
 }
-
-var errDamaged = errors.New("messages arrived damaged")

@@ -283,11 +283,11 @@ func TestWorkIsCountedOnceAndChecked(t *testing.T) {
 func TestADamagedBodyHasNoNumber(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string][]byte{"too short": numbered(1)[1:], "no number": newBody(), "none": nil} {
-		if i := numberOf(body); i != -1 {
+		if i := numberOf(body, attributes); i != -1 {
 			t.Errorf("%s: %d", name, i)
 		}
 	}
-	if i := numberOf(string(numbered(42))); i != 42 {
+	if i := numberOf(string(numbered(42)), attributes); i != 42 {
 		t.Errorf("%d, not 42", i)
 	}
 }
@@ -329,7 +329,7 @@ func TestTheRawLoopFillsItsRequests(t *testing.T) {
 				mu  sync.Mutex
 				got []int
 			)
-			gather(in, linger, func(batch []int) {
+			gather(in, gathering{size: sqsBatch, senders: rawSenders, linger: linger}, func(batch []int) {
 				mu.Lock()
 				defer mu.Unlock()
 				got = append(got, batch...)

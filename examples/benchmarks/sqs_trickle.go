@@ -4,11 +4,7 @@ import (
 	"time"
 )
 
-const (
-	sqsTrickleRate    = 100 // messages a second
-	sqsTrickleLatency = 5 * time.Millisecond
-	sqsTrickleWarm    = 20 // messages that don't count
-)
+const sqsTrickleLatency = 5 * time.Millisecond
 
 // measureSQSTrickle sends evenly, far below what any of them can do. What's cheap
 // and what's quick contradict each other here: both are measured at once.
@@ -27,10 +23,10 @@ func measureSQSTrickle(o options, r *report) error {
 	if !ok {
 		return nil
 	}
-	r.target(sqsTarget(cs, fs, rawName, "requests/message", target{
+	r.target(cloudTarget(cs, fs, rawName, "requests/message", target{
 		Name: "SQS trickle, requests per message", Want: 2.3, Got: ours["requests/message"],
 	}))
-	r.target(sqsTarget(cs, fs, rawName, "p50 ms", target{
+	r.target(cloudTarget(cs, fs, rawName, "p50 ms", target{
 		Name: "SQS trickle, publish to handler, p50", Unit: "ms", Want: 9, Got: ours["p50 ms"],
 	}))
 	return nil
@@ -42,9 +38,8 @@ func sqsTrickle(o options, s sqsSystem) (f figures, err error) {
 		return nil, err
 	}
 	defer func() { err = errorsFirst(err, q.close()) }()
-	n := sqsTrickleWarm + int(o.sqsTrickle.Seconds()*sqsTrickleRate)
+	n := trickled(o.sqsTrickle)
 	q.link.watch(n)
-	sent := make([]time.Time, n)
 	w := newSQSWork(q.link, n)
 	c, err := s.consumer(q, sqsConsumerOptions{handlers: handlers, grace: -1}, w.started)
 	if err != nil {
@@ -54,19 +49,10 @@ func sqsTrickle(o options, s sqsSystem) (f figures, err error) {
 	if err != nil {
 		return nil, err
 	}
-	begun := time.Now()
 	var before calls
-	for i := range n {
-		body := numbered(i)
-		// The same sleep for all. A tick that's late isn't made up for by two at once.
-		time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / sqsTrickleRate)))
-		if i == sqsTrickleWarm {
-			before = q.link.sum()
-		}
-		sent[i] = time.Now()
-		if err := p.publish(body); err != nil {
-			return nil, err
-		}
+	sent, err := trickle(p, n, evenly, func() { before = q.link.sum() })
+	if err != nil {
+		return nil, err
 	}
 	if err := w.wait(); err != nil {
 		return nil, err
@@ -78,12 +64,9 @@ func sqsTrickle(o options, s sqsSystem) (f figures, err error) {
 	if err := p.stop(); err != nil {
 		return nil, err
 	}
-	took := make([]float64, 0, n)
-	for i := sqsTrickleWarm; i < n; i++ {
-		took = append(took, milliseconds(w.at[i].Sub(sent[i])))
-	}
+	took := trickleTook(sent, w.at)
 	return figures{
-		"requests/message": float64(q.link.sum().requests-before.requests-receives) / float64(n-sqsTrickleWarm),
+		"requests/message": float64(q.link.sum().requests-before.requests-receives) / float64(n-trickleWarm),
 		"p50 ms":           quantile(took, 0.5),
 		"p99 ms":           quantile(took, 0.99),
 	}, nil

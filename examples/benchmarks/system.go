@@ -35,6 +35,7 @@ type contender struct {
 }
 
 func (c contender) called() string { return c.name }
+func (c contender) isPeer() bool   { return c.peer }
 
 const (
 	floorName = "floor"
@@ -48,20 +49,20 @@ var contenders = []contender{
 	{name: "gocloud", peer: true, open: newGocloud},
 }
 
-func names(cs []contender) []string {
+func names[C contestant](cs []C) []string {
 	out := make([]string, len(cs))
 	for i, c := range cs {
-		out[i] = c.name
+		out[i] = c.called()
 	}
 	return out
 }
 
-// systemNames are those of all contenders, in memory and on SQS.
+// systemNames are those of all contenders, in memory, on SQS and on Pub/Sub.
 func systemNames() []string {
 	all := names(contenders)
-	for _, c := range sqsContenders {
-		if !slices.Contains(all, c.name) {
-			all = append(all, c.name)
+	for _, name := range append(names(sqsContenders), names(pubsubContenders)...) {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
 		}
 	}
 	return all

@@ -19,7 +19,7 @@ var ErrOvertaking = errors.New("not sent: an earlier message with the same Order
 //
 // A full request leaves at once. One that isn't full leaves at once too, unless
 // another such is under way, or many are: then it waits until it's full, until
-// they have returned, or for a third of the time that a request usually takes. So
+// they have returned, or for a part of the time that a request usually takes. So
 // an idle Batcher never delays anything, and a busy one fills its requests.
 //
 // Items with the same Key go in order, in one request at a time. What fails and
@@ -29,6 +29,11 @@ type Batcher[T any] struct {
 	MaxItems int // of a request
 	MaxBytes int // of a request; a larger item goes alone
 	MaxCalls int // requests under way
+	// MaxPartial is how many requests that aren't full may be under way before another
+	// one waits for more items; 0: 1. Patience is how long it waits then, as a part of
+	// what a request usually takes; 0: a third.
+	MaxPartial int
+	Patience   float64
 	// KeysApart gives the items of each Key requests of their own: a broker may
 	// take one key in a request. They don't wait for company, as only those of
 	// their key could join them, and these wait behind them anyway.

@@ -169,7 +169,9 @@ func (b *Batcher[T]) sendApartLocked(full bool) bool {
 
 // worthwaitingLocked reports whether what doesn't fill a request should wait for
 // more.
-func (b *Batcher[T]) worthwaitingLocked() bool { return b.part > 0 || b.calls >= busyCalls }
+func (b *Batcher[T]) worthwaitingLocked() bool {
+	return b.part >= max(b.MaxPartial, 1) || b.calls >= busyCalls
+}
 
 // dropLocked fails what nobody sends any more.
 func (b *Batcher[T]) dropLocked() {
@@ -192,6 +194,9 @@ func (b *Batcher[T]) dropLocked() {
 func (b *Batcher[T]) patience() time.Duration {
 	if b.rtt == 0 {
 		return firstPatience
+	}
+	if b.Patience > 0 {
+		return min(time.Duration(float64(b.rtt)*b.Patience), maxPatience)
 	}
 	return min(b.rtt/patiencePart, maxPatience)
 }

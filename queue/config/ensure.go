@@ -46,6 +46,9 @@ func (b *Bus) ensure(ctx context.Context, q *Queue) error {
 	if len(report.Differences) > 0 {
 		b.log().Warn("differs from the file", "queue", q.Name, "what", report.Differences)
 	}
+	for _, w := range report.Warnings {
+		b.log().Warn("needs somebody else", "queue", q.Name, "what", w)
+	}
 	return nil
 }
 

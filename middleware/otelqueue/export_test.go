@@ -1,0 +1,4 @@
+package otelqueue
+
+// ParseTraceparent is parseTraceparent.
+var ParseTraceparent = parseTraceparent
