@@ -91,6 +91,19 @@ func TestWhatWasNotAskedForIsLeft(t *testing.T) {
 	})
 }
 
+func TestADeadLetterPolicyCanBeSetLater(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "dead", &queue.QueueSpec{IsDeadLetter: true})
+		f.ensure(t, "orders", nil)
+		spec := &queue.QueueSpec{DeadLetter: "dead", BrokerMaxAttempts: 7}
+		assert.Equal(t, []string{"the dead-letter policy is none, not " + topicName("dead") + " after 7 attempts"}, inWords(f.ensure(t, "orders", spec).Differences, mainSub))
+		spec.Update = true
+		f.ensure(t, "orders", spec)
+		assert.EqualValues(t, 7, f.has(t, mainSub).GetDeadLetterPolicy().GetMaxDeliveryAttempts())
+		assert.EqualValues(t, 7, f.has(t, backSub).GetDeadLetterPolicy().GetMaxDeliveryAttempts())
+	})
+}
+
 func TestUpdateChangesWhatCanBeChanged(t *testing.T) {
 	onFake(t, func(t *testing.T, f *fake) {
 		f.older(t)

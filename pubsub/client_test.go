@@ -122,9 +122,13 @@ func TestWithoutCredentialsThereIsAClearError(t *testing.T) {
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "")
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "missing.json"))
 	for name, given := range map[string]string{"with a project": project, "without": ""} {
-		_, err := pubsub.NewBackend(&pubsub.Options{Project: given}).Open(t.Context(), "orders", nil)
-		assert.ErrorIs(t, err, queue.ErrPermission, name)
-		assert.ErrorContains(t, err, "missing.json", name)
-		assert.Equal(t, given == "", errors.Is(err, queue.ErrInvalid), "the project is missing too, or isn't")
+		b := pubsub.NewBackend(&pubsub.Options{Project: given})
+		_, opened := b.Open(t.Context(), "orders", nil)
+		_, ensured := b.Ensure(t.Context(), "orders", nil)
+		for _, err := range []error{opened, ensured} {
+			assert.ErrorIs(t, err, queue.ErrPermission, name)
+			assert.ErrorContains(t, err, "missing.json", name)
+			assert.Equal(t, given == "", errors.Is(err, queue.ErrInvalid), "the project is missing too, or isn't")
+		}
 	}
 }

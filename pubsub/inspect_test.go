@@ -20,6 +20,7 @@ import (
 type metrics struct {
 	values map[string]point // by subscription and metric
 	err    error
+	of     string // what err is of; "": everything
 }
 
 type point struct {
@@ -29,7 +30,11 @@ type point struct {
 
 func (m *metrics) Latest(_ context.Context, subscription, metric string) (float64, time.Time, bool, error) {
 	p, ok := m.values[subscription+" "+metric]
-	return p.value, time.Now().Add(-p.ago), ok, m.err
+	var err error
+	if m.of == "" || m.of == metric {
+		err = m.err
+	}
+	return p.value, time.Now().Add(-p.ago), ok, err
 }
 
 func inspector(t *testing.T, q queue.Queue) queue.Inspector {
@@ -99,13 +104,15 @@ func TestStatsWithoutMetricsAreUnknown(t *testing.T) {
 func TestMetricsThatFailAreAnError(t *testing.T) {
 	onFake(t, func(t *testing.T, f *fake) {
 		f.ensure(t, "orders", nil)
-		m := &metrics{err: queue.ErrPermission}
-		q, err := pubsub.New(f.client, &pubsub.Options{Metrics: m}).Open(t.Context(), "orders", nil)
-		require.NoError(t, err)
-		_, err = inspector(t, q).Stats(t.Context())
-		assert.ErrorIs(t, err, queue.ErrPermission)
-		assert.ErrorContains(t, err, "pubsub: stats of orders")
-		require.NoError(t, q.Close(t.Context()))
+		for _, metric := range []string{"num_undelivered_messages", "oldest_unacked_message_age"} {
+			m := &metrics{values: map[string]point{mainSub + " num_undelivered_messages": {}}, err: queue.ErrPermission, of: metric}
+			q, err := pubsub.New(f.client, &pubsub.Options{Metrics: m}).Open(t.Context(), "orders", nil)
+			require.NoError(t, err)
+			_, err = inspector(t, q).Stats(t.Context())
+			assert.ErrorIs(t, err, queue.ErrPermission)
+			assert.ErrorContains(t, err, "pubsub: stats of orders")
+			require.NoError(t, q.Close(t.Context()))
+		}
 	})
 }
 
@@ -291,6 +298,14 @@ func TestPurgeRemovesWhatWasPublishedBefore(t *testing.T) {
 		require.NoError(t, q.Publish(t.Context(), message("new")))
 		assert.Equal(t, []string{"new"}, bodies(receive(t, q, 1)))
 		nothingIn(t, q)
+	})
+}
+
+func TestPurgeWithoutAReturnSubscription(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.alone(t, nil, nil)
+		require.NoError(t, q.(queue.Purger).Purge(t.Context()))
+		assert.Equal(t, map[string]int{"Seek": 1}, f.requests())
 	})
 }
 

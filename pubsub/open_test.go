@@ -132,6 +132,7 @@ func TestWhatCannotBeOpened(t *testing.T) {
 	}{
 		{name: "a missing queue", queue: "missing", want: queue.ErrQueueNotFound},
 		{name: "a missing topic", queue: "missing", opts: queue.OpenOptions{Mode: queue.ForPublish}, want: queue.ErrQueueNotFound},
+		{name: "a missing subscription to publish by", opts: queue.OpenOptions{Mode: queue.ForPublish, Address: "subscriptions/missing"}, want: queue.ErrQueueNotFound},
 		{name: "a topic without a subscription", prep: func(t *testing.T, f *fake) { f.topic(t, topicName("lonely")) },
 			queue: "lonely", opts: queue.OpenOptions{Mode: queue.ForPublish}, want: queue.ErrQueueNotFound, says: "would be lost"},
 		{name: "a subscription of another topic", prep: func(t *testing.T, f *fake) {
