@@ -118,10 +118,10 @@ func (s *source) settle(ctx context.Context, g group, errs []error, call settlin
 }
 
 func (s *source) ask(ctx context.Context, g group, call settling) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	ids := g.ackIDs()
-	return once(ctx, func(ctx context.Context, opts ...gax.CallOption) error { return call(ctx, ids, opts...) })
+	var t try
+	return t.outcome(ctx, call(limited, g.ackIDs(), t.options()...))
 }
 
 // ackError is what the service says of one ack id.

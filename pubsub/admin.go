@@ -165,7 +165,7 @@ func (e *ensuring) topic(ctx context.Context, name string, labels map[string]str
 	case err == nil:
 		return e.compareTopic(ctx, have, labels)
 	case !missing(err):
-		return classifyOpen(err)
+		return classifyOpen(ctx, err)
 	}
 	if !e.dry {
 		_, err := e.client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: name, Labels: labels})
@@ -173,7 +173,7 @@ func (e *ensuring) topic(ctx context.Context, name string, labels map[string]str
 			return nil // somebody else was faster, with the same in mind
 		}
 		if err != nil {
-			return classifyOpen(err)
+			return classifyOpen(ctx, err)
 		}
 	}
 	e.created(name)
@@ -187,7 +187,7 @@ func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) erro
 	case err == nil:
 		return e.compare(ctx, have, w)
 	case !missing(err):
-		return classifyOpen(err)
+		return classifyOpen(ctx, err)
 	case e.dry:
 		e.created(w.name)
 		return nil
@@ -205,12 +205,12 @@ func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) erro
 	if status.Code(err) == codes.AlreadyExists { // somebody else was faster, and may want something else
 		have, err := admin.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
 		if err != nil {
-			return classifyOpen(err)
+			return classifyOpen(ctx, err)
 		}
 		return e.compare(ctx, have, w)
 	}
 	if err != nil {
-		return classifyOpen(err)
+		return classifyOpen(ctx, err)
 	}
 	e.created(w.name)
 	return nil

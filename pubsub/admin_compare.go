@@ -51,7 +51,7 @@ func (e *ensuring) compare(ctx context.Context, have *pubsubpb.Subscription, w *
 	}
 	next := w.message()
 	next.Labels, next.MessageRetentionDuration = labels, durationpb.New(w.retention)
-	return e.settle(w.name, found, func(field string) error {
+	return e.settle(ctx, w.name, found, func(field string) error {
 		_, err := e.client.SubscriptionAdminClient.UpdateSubscription(ctx, &pubsubpb.UpdateSubscriptionRequest{
 			Subscription: next, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{field}},
 		})
@@ -64,7 +64,7 @@ func (e *ensuring) compareTopic(ctx context.Context, have *pubsubpb.Topic, label
 	if d == nil {
 		return nil
 	}
-	return e.settle(have.GetName(), []difference{*d}, func(field string) error {
+	return e.settle(ctx, have.GetName(), []difference{*d}, func(field string) error {
 		_, err := e.client.TopicAdminClient.UpdateTopic(ctx, &pubsubpb.UpdateTopicRequest{
 			Topic: &pubsubpb.Topic{Name: have.GetName(), Labels: all}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{field}},
 		})
@@ -101,7 +101,7 @@ func missingLabels(have, want map[string]string) (*difference, map[string]string
 
 // settle reports differences, or ends them, each by itself: one that's refused
 // doesn't keep the others.
-func (e *ensuring) settle(name string, found []difference, update func(field string) error) error {
+func (e *ensuring) settle(ctx context.Context, name string, found []difference, update func(field string) error) error {
 	for _, d := range found {
 		if !e.update || d.field == "" {
 			e.differs("%s: %s is %s, not %s", name, d.what, d.have, d.want)
@@ -109,12 +109,13 @@ func (e *ensuring) settle(name string, found []difference, update func(field str
 		}
 		if !e.dry {
 			err := update(d.field)
-			if status.Code(err) == codes.InvalidArgument || status.Code(err) == codes.Unimplemented {
+			switch status.Code(err) { //nolint:exhaustive // the others are errors
+			case codes.InvalidArgument, codes.FailedPrecondition, codes.Unimplemented:
 				e.differs("%s: %s is %s, not %s, and can't be changed: %s", name, d.what, d.have, d.want, status.Convert(err).Message())
 				continue
 			}
 			if err != nil {
-				return classifyOpen(err)
+				return classifyOpen(ctx, err)
 			}
 		}
 		e.report.Changed = append(e.report.Changed, fmt.Sprintf("%s: %s from %s to %s", name, d.what, d.have, d.want))
@@ -126,5 +127,5 @@ func policyInWords(p *pubsubpb.DeadLetterPolicy) string {
 	if p == nil {
 		return "none"
 	}
-	return fmt.Sprintf("to %s after %d attempts", p.GetDeadLetterTopic(), p.GetMaxDeliveryAttempts())
+	return fmt.Sprintf("%s after %d attempts", p.GetDeadLetterTopic(), p.GetMaxDeliveryAttempts())
 }

@@ -46,7 +46,7 @@ func (e *ensuring) grant(ctx context.Context, kind, name, role string, read iamR
 		e.warn("can't see whether Pub/Sub's service account has %s on %s: %s", role, name, status.Convert(err).Message())
 		return nil
 	default:
-		return classifyOpen(err)
+		return classifyOpen(ctx, err)
 	}
 	for _, b := range policy.GetBindings() {
 		if !grants(b.GetRole(), role) {

@@ -2,14 +2,15 @@ package pubsub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"google.golang.org/api/option"
+	"google.golang.org/api/transport"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -55,18 +56,36 @@ func (c *clients) done() error {
 
 // dial makes a client. It makes no request to Pub/Sub.
 func dial(ctx context.Context, project string, opts []option.ClientOption) (*gcp.Client, error) {
-	detect := project == ""
-	if detect {
-		project = gcp.DetectProjectID
-		if os.Getenv("PUBSUB_EMULATOR_HOST") != "" && os.Getenv("GOOGLE_CLOUD_PROJECT") == "" {
-			return nil, errNoProject // the emulator takes any; looking for credentials would only take long
+	if project == "" {
+		var err error
+		if project, err = detect(ctx, opts); err != nil {
+			return nil, err
 		}
 	}
 	client, err := gcp.NewClient(ctx, project, opts...)
-	if err != nil && detect {
-		return nil, fmt.Errorf("%w: %w: %w", queue.ErrPermission, errNoProject, err)
+	if err != nil {
+		return nil, remote.As(queue.ErrPermission, err) // it found no credentials
 	}
-	return client, err
+	return client, nil
 }
 
-var errNoProject = errors.New("no project: set Options.Project or GOOGLE_CLOUD_PROJECT, or use credentials that name one")
+// detect finds the project as NewClient would, which leaves a half-made client
+// behind where there's none.
+func detect(ctx context.Context, opts []option.ClientOption) (string, error) {
+	if project := os.Getenv("GOOGLE_CLOUD_PROJECT"); project != "" {
+		return project, nil
+	}
+	if os.Getenv("PUBSUB_EMULATOR_HOST") != "" {
+		return "", errNoProject // it takes any; looking for credentials would only take long
+	}
+	creds, err := transport.Creds(ctx, opts...)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errNoProject, remote.As(queue.ErrPermission, err))
+	}
+	if creds.ProjectID == "" {
+		return "", errNoProject
+	}
+	return creds.ProjectID, nil
+}
+
+var errNoProject error = &queue.InvalidError{Field: "Project", Reason: "there's none: set Options.Project or GOOGLE_CLOUD_PROJECT, or use credentials that name one"}

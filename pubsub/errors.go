@@ -20,8 +20,15 @@ func (h *handle) fail(op string, err error) error {
 	return fmt.Errorf("pubsub: %s %s: %w", op, h.name, err)
 }
 
-// classify gives an error of a call its neutral meaning.
-func classify(err error) error { return remote.As(kindOf(err), err) }
+// classify gives an error of a call its neutral meaning. Where it's that ctx has
+// ended, gRPC has words of its own for it.
+func classify(ctx context.Context, err error) error {
+	kind := kindOf(err)
+	if code := status.Code(err); kind == nil && (code == codes.Canceled || code == codes.DeadlineExceeded) {
+		kind = ctx.Err()
+	}
+	return remote.As(kind, err)
+}
 
 func kindOf(err error) error {
 	switch status.Code(err) { //nolint:exhaustive // the others have none
@@ -38,12 +45,16 @@ func kindOf(err error) error {
 // classifyOpen is classify for what's done at the start. Credentials that aren't
 // accepted are an error then; while a queue is in use it may be just a token that
 // couldn't be refreshed, which mustn't end a consumer.
-func classifyOpen(err error) error {
+func classifyOpen(ctx context.Context, err error) error {
 	if status.Code(err) == codes.Unauthenticated {
 		return remote.As(queue.ErrPermission, err)
 	}
-	return classify(err)
+	return classify(ctx, err)
 }
+
+// denied reports whether a call was refused for want of a permission. Credentials
+// that aren't accepted at all say nothing about that.
+func denied(err error) bool { return status.Code(err) == codes.PermissionDenied }
 
 // passing reports whether a call that failed is worth trying again: Pub/Sub was
 // busy, broken or not reached. What it has refused stays refused.
@@ -84,21 +95,15 @@ func (t *try) maybe(err error) bool {
 }
 
 // outcome is classify for a request that changes something.
-func (t *try) outcome(err error) error {
+func (t *try) outcome(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	maybe := t.maybe(err)
-	if err = classify(err); maybe {
+	if err = classify(ctx, err); maybe {
 		err = remote.As(queue.ErrUnknownOutcome, err)
 	}
 	return err
-}
-
-// once makes one request of fewer arguments than a try's.
-func once(ctx context.Context, call func(ctx context.Context, opts ...gax.CallOption) error) error {
-	var t try
-	return t.outcome(call(ctx, t.options()...))
 }
 
 // What the service says of single ack ids of a subscription with exactly-once

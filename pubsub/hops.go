@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -24,16 +25,38 @@ var errShared error = &queue.UnsupportedError{
 	System:  system,
 }
 
+// returning is what's known of the way back.
+type returning struct {
+	mu    sync.Mutex
+	out   *outlet
+	err   error
+	until time.Time // it's to be asked for again; zero: never
+	known bool
+}
+
+// knownFor is how long it counts who else subscribes to the topic: others may come,
+// and a return topic may be made.
+const knownFor = time.Minute
+
 // wayBack returns where to publish what only this queue's consumers shall get.
 func (h *handle) wayBack(ctx context.Context) (*outlet, error) {
-	h.returning.mu.Lock()
-	defer h.returning.mu.Unlock()
-	if h.returning.known {
-		return h.returning.out, h.returning.err
+	r := &h.returning
+	r.mu.Lock()
+	out, err, known := r.out, r.err, r.known && (r.until.IsZero() || time.Now().Before(r.until))
+	r.mu.Unlock()
+	if known {
+		return out, err
 	}
-	out, err := h.findWayBack(ctx)
-	if err == nil || errors.Is(err, queue.ErrUnsupported) { // else it's asked for again
-		h.returning.known, h.returning.out, h.returning.err = true, out, err
+	// Not with the lock, which would make others wait for longer than they want to.
+	out, err = h.findWayBack(ctx)
+	if err != nil && !errors.Is(err, queue.ErrUnsupported) {
+		return nil, err // it's asked for again
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out, r.err, r.known, r.until = out, err, true, time.Time{}
+	if out != &h.outBack {
+		r.until = time.Now().Add(knownFor)
 	}
 	return out, err
 }
@@ -51,11 +74,11 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	case err == nil && sub.GetTopic() == h.outBack.topic:
 		return &h.outBack, nil
 	case err != nil && code != codes.NotFound && code != codes.PermissionDenied:
-		return nil, classify(err)
+		return nil, classify(ctx, err)
 	}
 	found, err := h.subscribers(ctx, 2)
 	switch {
-	case errors.Is(err, queue.ErrPermission):
+	case denied(err):
 		return nil, errShared
 	case err != nil:
 		return nil, err
@@ -75,7 +98,7 @@ func (h *handle) subscribers(ctx context.Context, most int) ([]string, error) {
 			break
 		}
 		if err != nil {
-			return nil, classifyOpen(err)
+			return nil, classifyOpen(ctx, err)
 		}
 		found = append(found, sub)
 	}

@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -52,8 +51,8 @@ func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
 	}
 	st.Source = "pubsub.googleapis.com/subscription"
 	names := []string{h.subscription}
-	if h.back != nil {
-		names = append(names, h.back.name)
+	if h.back != nil || h.main == nil { // opened to publish, it hasn't been looked for
+		names = append(names, h.subscription+returnSuffix)
 	}
 	for i, name := range names {
 		n, at, known, err := h.metrics.Latest(ctx, name, metricUndelivered)
@@ -135,7 +134,7 @@ func (h *handle) peek(ctx context.Context, max int, confirmed bool) ([]*queue.De
 	defer cancel()
 	h.main.giveBack(back, seen)
 	if len(seen) == 0 && err != nil {
-		return nil, h.fail(op, classify(err))
+		return nil, h.fail(op, classify(ctx, err))
 	}
 	ds := make([]*queue.Delivery, len(seen))
 	for i, r := range seen {
@@ -154,7 +153,7 @@ func (h *handle) mayPeek(ctx context.Context) error {
 	}
 	sub, err := h.look(ctx, h.main.name)
 	switch {
-	case errors.Is(err, queue.ErrPermission):
+	case denied(err):
 		return refuse("the settings of the subscription may not be read, and it may count as an attempt")
 	case err != nil:
 		return err
@@ -226,7 +225,7 @@ func (h *handle) Purge(ctx context.Context) error {
 			Subscription: s.name, Target: &pubsubpb.SeekRequest_Time{Time: timestamppb.New(time.Now())},
 		}, t.options()...)
 		if err != nil && (s == h.main || !missing(err)) {
-			return h.fail(op, t.outcome(err))
+			return h.fail(op, t.outcome(ctx, err))
 		}
 	}
 	return nil

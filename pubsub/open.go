@@ -70,7 +70,7 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	h.subscription = at.subscription
 	s := settings{retention: defaultRetention, ackDeadline: defaultAckDeadline, ordering: opts.Ordered}
 	if opts.Mode == queue.ForPublish {
-		err = h.readForPublish(ctx, &at, &s)
+		err = h.readForPublish(ctx, &at, &s, opts)
 	} else {
 		err = h.readForConsume(ctx, &at, &s, opts)
 	}
@@ -130,15 +130,18 @@ func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opt
 		if err := usable(sub, at); err != nil {
 			return err
 		}
+		if sub.GetPushConfig().GetPushEndpoint() != "" {
+			return &queue.UnsupportedError{Feature: "receiving from a subscription that pushes", System: system}
+		}
 		at.topic = sub.GetTopic()
 		s.read(sub)
-	case !errors.Is(err, queue.ErrPermission) || at.topic == "" && opts.Mode != queue.ForConsume:
+	case !denied(err) || at.topic == "" && opts.Mode != queue.ForConsume:
 		return err
 	default:
 		s.assume(err, "ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy")
 	}
 	if opts.Ordered && !s.ordering {
-		return &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
+		return errUnordered
 	}
 	h.main = &source{name: at.subscription, ackDeadline: s.ackDeadline, exactlyOnce: s.exactlyOnce}
 	return h.readBack(ctx, s)
@@ -153,7 +156,7 @@ func (h *handle) readBack(ctx context.Context, s *settings) error {
 	switch {
 	case errors.Is(err, queue.ErrQueueNotFound):
 		return nil
-	case errors.Is(err, queue.ErrPermission):
+	case denied(err):
 		h.backAssumed = true
 		s.assume(err, "that "+name+" exists")
 	case err != nil:
@@ -175,7 +178,7 @@ func (h *handle) readBack(ctx context.Context, s *settings) error {
 
 // readForPublish sees to it that what's published isn't lost, and learns from the
 // subscription for how long it's kept.
-func (h *handle) readForPublish(ctx context.Context, at *place, s *settings) error {
+func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opts *queue.OpenOptions) error {
 	if at.topic == "" {
 		sub, err := h.look(ctx, at.subscription)
 		if err != nil {
@@ -189,7 +192,7 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings) err
 	h.out.client, h.out.topic = h.client, at.topic
 	found, err := h.subscribers(ctx, maxMessages)
 	switch {
-	case errors.Is(err, queue.ErrPermission):
+	case denied(err):
 		s.assume(err, "that the topic has a subscription", "message_retention_duration")
 		return nil
 	case err != nil:
@@ -204,16 +207,24 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings) err
 		}
 	}
 	sub, err := h.look(ctx, which)
-	if err != nil {
+	if denied(err) {
 		s.assume(err, "message_retention_duration") // publishing doesn't need more
 		return nil
 	}
+	if err != nil {
+		return err
+	}
 	own := *s
 	own.read(sub)
+	if opts.Ordered && which == at.subscription && !own.ordering {
+		return errUnordered
+	}
 	s.retention = own.retention
 	s.ordering = s.ordering || own.ordering
 	return nil
 }
+
+var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
 
 var errNoSubscription = errors.New("the topic has no subscription, so that what's published would be lost")
 
@@ -221,7 +232,7 @@ var errNoSubscription = errors.New("the topic has no subscription, so that what'
 func (h *handle) look(ctx context.Context, name string) (*pubsubpb.Subscription, error) {
 	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name})
 	if err != nil {
-		return nil, classifyOpen(err)
+		return nil, classifyOpen(ctx, err)
 	}
 	return sub, nil
 }
@@ -239,8 +250,6 @@ func usable(sub *pubsubpb.Subscription, at *place) error {
 		return gone("has lost its topic, which was deleted")
 	case sub.GetDetached():
 		return gone("was detached from its topic")
-	case sub.GetPushConfig().GetPushEndpoint() != "":
-		return &queue.UnsupportedError{Feature: "receiving from a subscription that pushes", System: system}
 	case at.topic != "" && at.topic != sub.GetTopic():
 		return &queue.InvalidError{Field: "subscription", Reason: fmt.Sprintf("%s belongs to %s, not to %s", sub.GetName(), sub.GetTopic(), at.topic)}
 	}
@@ -286,12 +295,7 @@ type handle struct {
 	backAssumed  bool
 	out          outlet
 	outBack      outlet // the return topic, if there's one
-	returning    struct {
-		mu    sync.Mutex
-		known bool
-		out   *outlet
-		err   error
-	}
+	returning    returning
 
 	wait    time.Duration
 	lease   int32 // seconds to ask for, instead of what the subscription gives; 0: that

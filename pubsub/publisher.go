@@ -1,7 +1,9 @@
 package pubsub
 
 import (
+	"bytes"
 	"context"
+	"maps"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -26,6 +28,16 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 // that or may; then it fails with queue.ErrUnsupported.
 func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error {
 	const op = "publish back to"
+	ctx, end, err := h.calls.Begin(ctx)
+	if err != nil {
+		return h.fail(op, err)
+	}
+	defer end()
+	if len(msgs) == 0 {
+		return nil
+	}
+	ctx, cancel := queue.PublishContext(ctx)
+	defer cancel()
 	out, err := h.wayBack(ctx)
 	if err == nil {
 		return h.publish(ctx, out, op, msgs)
@@ -93,7 +105,9 @@ func (h *handle) outgoing(it *item, m *queue.Message, now time.Time) error {
 		return err
 	}
 	it.Key = p.Message.OrderingKey
-	it.Value = &pubsubpb.PubsubMessage{Data: enc.Body, Attributes: enc.Attributes, OrderingKey: it.Key}
+	// A copy: for others in its request it may leave, or leave again, when its caller
+	// has gone and uses what was his.
+	it.Value = &pubsubpb.PubsubMessage{Data: bytes.Clone(enc.Body), Attributes: maps.Clone(enc.Attributes), OrderingKey: it.Key}
 	it.Size = proto.Size(it.Value) + framing
 	return nil
 }

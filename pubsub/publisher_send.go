@@ -76,7 +76,7 @@ func (o *outlet) send(ctx context.Context, batch []*item) batcher.Report {
 		return batcher.Halves(batch, func(part []*item) batcher.Report { return o.send(ctx, part) })
 	}
 	again, doubt := passing(err), t.maybe(err)
-	r := report(batch, batcher.Result{Err: t.outcome(err), Again: again, Doubt: doubt})
+	r := report(batch, batcher.Result{Err: t.outcome(ctx, err), Again: again, Doubt: doubt})
 	for i := range r.Results {
 		if doubt && batch[i].Doubts()+1 >= maxDoubts {
 			r.Results[i].Again = false

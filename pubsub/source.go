@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/anyqueue/anyqueue/internal/remote"
+	"github.com/anyqueue/anyqueue/queue"
 )
 
 // source is a subscription that's received from.
@@ -43,10 +45,15 @@ const (
 func (s *source) init(h *handle) {
 	s.h = h
 	s.polls.Poll, s.polls.GiveBack = s.poll, s.giveBack
+	lease := s.ackDeadline
+	if h.lease > 0 {
+		lease = time.Duration(h.lease) * time.Second
+	}
+	// As the engine would. Each is left alone whenever the other has brought something.
+	s.polls.Keep = min(lease/20, time.Second)
 	if s.aside {
 		s.polls.Poll = s.pollAside
 		s.polls.Most = 1
-		s.polls.Keep = min(s.ackDeadline/20, time.Second) // as the engine would
 	}
 }
 
@@ -75,7 +82,7 @@ func (s *source) poll(ctx context.Context, most int) ([]*receipt, error) {
 		if t.maybe(err) {
 			h.counts.unread.Add(1)
 		}
-		return nil, h.throttled(classify(err))
+		return nil, h.throttled(classify(ctx, err))
 	}
 	received := time.Now()
 	block := make([]receipt, len(out.GetReceivedMessages())) // one allocation for all
@@ -85,22 +92,29 @@ func (s *source) poll(ctx context.Context, most int) ([]*receipt, error) {
 		rs[i] = &block[i]
 	}
 	if h.lease > 0 && len(rs) > 0 {
-		s.shape(ctx, rs)
+		rs = s.shape(ctx, rs)
 	}
 	return rs, nil
 }
 
 // shape gives what was pulled the lease that was asked for: a pull itself can't.
-// Where that fails, it's as long as the subscription says.
-func (s *source) shape(ctx context.Context, rs []*receipt) {
+// Where that fails, it's as long as the subscription says; what's lost already is
+// somebody else's.
+func (s *source) shape(ctx context.Context, rs []*receipt) []*receipt {
 	begun := time.Now()
 	errs := make([]error, len(rs))
 	s.each(groupOf(rs), func(g group) { s.modify(ctx, g, s.h.lease, errs) })
+	ours := rs[:0]
 	for i, r := range rs {
-		if errs[i] == nil {
+		switch {
+		case errs[i] == nil:
 			r.deadline = begun.Add(time.Duration(s.h.lease) * time.Second)
+		case errors.Is(errs[i], queue.ErrLeaseLost):
+			continue
 		}
+		ours = append(ours, r)
 	}
+	return ours
 }
 
 // pollAside is poll without an error: it's said in the log, and the next pull waits.

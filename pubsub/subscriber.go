@@ -41,8 +41,9 @@ func (r *receipt) decode() *queue.Delivery {
 var errPublishOnly error = &queue.UnsupportedError{Feature: "receiving from a queue that was opened to publish", System: system}
 
 // Receive waits for messages for at most Options.Wait, on the subscription and its
-// return subscription. When ctx ends earlier the pulls go on for the next Receive;
-// what they bring before that is given back.
+// return subscription. When ctx ends earlier, or one of them has brought something,
+// the other pulls go on for the next Receive; what they bring before that waits for
+// it for a moment, and is then given back.
 func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
 	const op = "receive from"
 	ctx, end, err := h.calls.Begin(ctx)

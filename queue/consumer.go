@@ -52,8 +52,10 @@ type Consumer struct {
 	leaseTimer, holdTimer, sweepTimer lazyTimer
 
 	gateDirty   atomic.Bool // a gate has woken us since the last look
+	gatePumping atomic.Bool // gates are being asked: whoever does it sees what comes meanwhile
 	gateWaiting atomic.Bool // something waits for a gate
 	gateUntil   time.Time   // earliest time that a gate has named
+	gateStall   time.Duration
 }
 
 type phase int
@@ -268,10 +270,12 @@ func (c *Consumer) attachGates() []func() {
 // gateWake is called by gates from any goroutine, perhaps one that holds the
 // lock of another consumer: so it takes none here.
 func (c *Consumer) gateWake() {
-	if c.gateWaiting.Load() && c.gateDirty.CompareAndSwap(false, true) {
+	if c.gateWaiting.Load() && c.gateDirty.CompareAndSwap(false, true) && !c.gatePumping.Load() {
 		go c.pump()
 	}
 }
+
+const minStall, maxStall = 5 * time.Millisecond, 500 * time.Millisecond
 
 // pump looks again at what waits for a gate.
 func (c *Consumer) pump() {
@@ -286,8 +290,25 @@ func (c *Consumer) pumpLocked(now time.Time) {
 		return
 	}
 	c.gateUntil = time.Time{}
+	before := c.running
+	c.gatePumping.Store(true)
 	c.dispatchGatedLocked(now)
 	c.dispatchLocked(now)
+	c.gatePumping.Store(false)
+	switch {
+	case c.running >= c.limit: // the next slot asks
+		c.gateStall = 0
+	case !c.gateDirty.CompareAndSwap(true, false):
+		c.gateStall = 0
+	case c.running > before:
+		c.gateStall = 0
+		go c.pump()
+	default:
+		// A gate has room again, but it may be just the room that it has got back for
+		// what another one refuses. Asked again at once, that would have no end.
+		c.gateStall = min(max(2*c.gateStall, minStall), maxStall)
+		c.askAgainLocked(now.Add(c.gateStall))
+	}
 	c.fetch.wakeLocked()
 	c.armHoldLocked()
 }

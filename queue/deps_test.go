@@ -63,7 +63,7 @@ var rules = map[string]rule{
 	"pubsub": {
 		own: []string{"queue", "internal/..."},
 		direct: []string{
-			"cloud.google.com/go/pubsub/v2/...", "cloud.google.com/go/iam/apiv1/iampb", "google.golang.org/api/option", "google.golang.org/api/iterator", "google.golang.org/grpc/...",
+			"cloud.google.com/go/pubsub/v2/...", "cloud.google.com/go/iam/apiv1/iampb", "google.golang.org/api/option", "google.golang.org/api/iterator", "google.golang.org/api/transport", "google.golang.org/grpc/...",
 			"google.golang.org/protobuf/...", "google.golang.org/genproto/...", "github.com/googleapis/gax-go/v2/...",
 		},
 	},

@@ -84,6 +84,42 @@ func TestAGatesWakesReachTheNextRun(t *testing.T) {
 	})
 }
 
+// wakingGate has room for all and says so whenever something leaves, as a gate that
+// counts may.
+type wakingGate struct{ testGate }
+
+func (g *wakingGate) Leave(any, GateResult) { g.set(func() {}) }
+
+// What one gate admits and another refuses leaves the first one again, which makes
+// room in it: asked again at once, the two would occupy a processor.
+func TestTwoGatesThatDisagreeDoNotKeepEachOtherBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(time.Minute)
+		var handled, asked atomic.Int64
+		shut := true
+		first, second := &wakingGate{testGate{room: Unlimited}}, &testGate{room: Unlimited}
+		second.entry = func(*Delivery) Entry {
+			if n := asked.Add(1); n > 100_000 { // lest the test has no end
+				return Entry{OK: true}
+			}
+			return Entry{OK: !shut}
+		}
+		c := consumer(t, f, func(context.Context, *Delivery) error {
+			handled.Add(1)
+			return nil
+		}, ConsumerOptions{Middleware: []Middleware{first, second}})
+		f.put(msgs(3)...)
+		r := run(c)
+		pass(10 * time.Minute)
+		assert.Zero(t, handled.Load())
+		assert.Less(t, asked.Load(), int64(10_000), "three deliveries, twice a second")
+		second.set(func() { shut = false })
+		pass(time.Millisecond)
+		assert.EqualValues(t, 3, handled.Load(), "a gate that opens is heard at once")
+		require.NoError(t, r.stop())
+	})
+}
+
 func TestRaisingConcurrencyStartsWhatAGateLetsPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(time.Minute)

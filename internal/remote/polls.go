@@ -30,6 +30,7 @@ type Polls[T any] struct {
 
 	mu     sync.Mutex
 	open   int                   // polls under way
+	owed   bool                  // what it brought was given back, for want of a caller in time
 	left   map[*poll[T]]struct{} // without a caller
 	closed bool
 	cut    bool          // the context of a Close has ended
@@ -47,6 +48,14 @@ type poll[T any] struct {
 	keep   *time.Timer // gives back what nobody has fetched
 }
 
+// ended is closed when a poll has ended; never for none.
+func (one *poll[T]) ended() <-chan struct{} {
+	if one == nil {
+		return nil
+	}
+	return one.done
+}
+
 const giveBackTimeout = 10 * time.Second
 
 // Receive polls for at most max. It returns as soon as ctx has ended, with what
@@ -56,33 +65,34 @@ func (p *Polls[T]) Receive(ctx context.Context, max int) ([]T, error) {
 }
 
 // ReceiveAny polls for at most max from two sources at once, of which second may be
-// nil, and returns what either brings. The other's poll goes on for the next caller.
+// nil, and returns what either brings. The other's poll goes on for the next caller;
+// where that one came too late the last time, so that what it brought was given back,
+// its source has a head start.
 func ReceiveAny[T any](ctx context.Context, max int, first, second *Polls[T]) ([]T, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	one := first.attach(ctx, max)
+	a, b := first, second
+	if second != nil && second.isOwed() {
+		a, b = second, first
+	}
+	one := a.attach(ctx, max)
 	var other *poll[T]
-	var otherDone <-chan struct{} // nil: never
-	if second != nil {
-		if other = second.attach(ctx, max); other != nil {
-			otherDone = other.done
-		}
+	if b != nil && !a.lead(ctx, one) {
+		other = b.attach(ctx, max)
 	}
 	var cut error
 	select {
-	case <-one.done:
-	case <-otherDone:
+	case <-one.ended():
+	case <-other.ended():
 	case <-ctx.Done():
 		cut = ctx.Err()
 	}
-	items, over, err := first.part(one, max)
-	if other != nil {
-		more, too, e := second.part(other, max-len(items))
-		items, over = append(items, more...), over || too
-		if err == nil {
-			err = e
-		}
+	items, over, err := a.part(one, max)
+	more, too, e := b.part(other, max-len(items))
+	items, over = append(items, more...), over || too
+	if err == nil {
+		err = e
 	}
 	switch {
 	case len(items) > 0:
@@ -91,6 +101,39 @@ func ReceiveAny[T any](ctx context.Context, max int, first, second *Polls[T]) ([
 		return nil, err
 	}
 	return nil, cut
+}
+
+// headStart is how long the other source waits for one that's owed something. There
+// was something to be had, so it usually comes within a round trip.
+const headStart = 250 * time.Millisecond
+
+func (p *Polls[T]) isOwed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.owed
+}
+
+// lead gives a poll its head start, if there's to be one, and reports whether it has
+// brought something.
+func (p *Polls[T]) lead(ctx context.Context, one *poll[T]) bool {
+	p.mu.Lock()
+	owed := p.owed
+	p.owed = owed && one == nil // somebody else has its poll
+	p.mu.Unlock()
+	if !owed || one == nil {
+		return false
+	}
+	t := time.NewTimer(headStart)
+	defer t.Stop()
+	select {
+	case <-one.done:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(one.items) > 0
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // attach returns a poll for a caller: one that goes on without one, or a new one;
@@ -188,6 +231,7 @@ func (p *Polls[T]) restLocked(one *poll[T]) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if _, alone := p.left[one]; alone && !one.given {
+				p.owed = true
 				p.giveBackLocked(one)
 			}
 		})
@@ -228,6 +272,9 @@ func (p *Polls[T]) hushLocked() {
 // ended. What it has brought beyond that waits for the next caller, and a poll
 // that's under way goes on.
 func (p *Polls[T]) part(one *poll[T], most int) (items []T, over bool, err error) {
+	if one == nil {
+		return nil, false, nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {

@@ -1,0 +1,134 @@
+package pubsub_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/api/option"
+
+	"github.com/anyqueue/anyqueue/pubsub"
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// own returns a backend that makes its client, and the network that this has for
+// itself.
+func (f *fake) own(t *testing.T, project string) (*pubsub.Backend, *network) {
+	t.Helper()
+	f.ensure(t, "orders", nil)
+	n := f.network.another()
+	return pubsub.NewBackend(&pubsub.Options{Project: project, ClientOptions: n.options()}), n
+}
+
+func TestABackendsOwnClientLivesAsLongAsItsQueues(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		b, network := f.own(t, project)
+		made, open := network.dialed()
+		require.Zero(t, made+open, "nobody needs it yet")
+
+		one, err := b.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		require.NoError(t, one.Publish(t.Context(), message("a")))
+		made, open = network.dialed()
+		require.Positive(t, open)
+		require.Equal(t, made, open)
+		two, err := b.Open(t.Context(), "orders", &queue.OpenOptions{Mode: queue.ForPublish})
+		require.NoError(t, err)
+		made, _ = network.dialed()
+		assert.Zero(t, made, "it's shared")
+
+		require.NoError(t, one.Close(t.Context()))
+		require.NoError(t, one.Close(t.Context()), "closing twice must not take it from another queue")
+		require.NoError(t, two.Publish(t.Context(), message("b")))
+		require.NoError(t, two.Close(t.Context()))
+		_, open = network.dialed()
+		assert.Zero(t, open, "nobody needs it any more")
+
+		again, err := b.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		assert.Len(t, receive(t, again, 2), 2)
+		require.NoError(t, again.Close(t.Context()))
+		_, open = network.dialed()
+		assert.Zero(t, open)
+	})
+}
+
+func TestABackendsOwnClientEndsWithACallThatLeavesNoQueue(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		b, network := f.own(t, project)
+		_, err := b.Open(t.Context(), "missing", nil)
+		require.ErrorIs(t, err, queue.ErrQueueNotFound)
+		_, err = b.Ensure(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		made, open := network.dialed()
+		assert.Positive(t, made)
+		assert.Zero(t, open)
+	})
+}
+
+func TestAGivenClientStaysTheCallers(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "orders", nil)
+		q, err := f.backend.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		require.NoError(t, q.Close(t.Context()))
+		_, err = f.client.TopicAdminClient.GetTopic(t.Context(), &pubsubpb.GetTopicRequest{Topic: topicName("orders")})
+		assert.NoError(t, err)
+	})
+}
+
+// The environment is the whole process's: these run alone.
+func TestAProjectComesFromOptionsOrEnvironment(t *testing.T) {
+	t.Setenv("PUBSUB_EMULATOR_HOST", "")
+	for _, c := range []struct{ name, options, environment, want string }{
+		{"the options", otherProject, project, otherProject},
+		{"else the environment", "", otherProject, otherProject},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("GOOGLE_CLOUD_PROJECT", c.environment)
+			onFakeAlone(t, func(t *testing.T, f *fake) {
+				b, _ := f.own(t, c.options)
+				r, err := b.Ensure(t.Context(), "elsewhere", nil)
+				require.NoError(t, err)
+				assert.Equal(t, "projects/"+c.want+"/topics/elsewhere", r.Created[0])
+			})
+		})
+	}
+}
+
+func TestWithoutAProjectThereIsAClearError(t *testing.T) {
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "")
+	nameless := option.WithAuthCredentialsJSON(option.AuthorizedUser, []byte(`{"type":"authorized_user","client_id":"a","client_secret":"b","refresh_token":"c"}`))
+	for _, c := range []struct{ name, emulator string }{
+		{"on an emulator", "127.0.0.1:1"},
+		{"with credentials that name none", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("PUBSUB_EMULATOR_HOST", c.emulator)
+			b := pubsub.NewBackend(&pubsub.Options{ClientOptions: []option.ClientOption{nameless}})
+			_, err := b.Open(t.Context(), "orders", nil)
+			assert.ErrorIs(t, err, queue.ErrInvalid)
+			assert.NotErrorIs(t, err, queue.ErrPermission)
+			assert.ErrorContains(t, err, "GOOGLE_CLOUD_PROJECT")
+		})
+	}
+}
+
+func TestWithoutCredentialsThereIsAClearError(t *testing.T) {
+	t.Setenv("PUBSUB_EMULATOR_HOST", "")
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "")
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "missing.json"))
+	for name, given := range map[string]string{"with a project": project, "without": ""} {
+		b := pubsub.NewBackend(&pubsub.Options{Project: given})
+		_, opened := b.Open(t.Context(), "orders", nil)
+		_, ensured := b.Ensure(t.Context(), "orders", nil)
+		for _, err := range []error{opened, ensured} {
+			assert.ErrorIs(t, err, queue.ErrPermission, name)
+			assert.ErrorContains(t, err, "missing.json", name)
+			assert.Equal(t, given == "", errors.Is(err, queue.ErrInvalid), "the project is missing too, or isn't")
+		}
+	}
+}
