@@ -22,7 +22,6 @@ const python = "ANYQUEUE_TEST_PYTHON"
 func onServersWithPython(t *testing.T, test func(t *testing.T, s *server, py *interoptest.Program)) {
 	t.Helper()
 	t.Parallel()
-	program := interoptest.Python(t, python, "boto3")
 	run := func(t *testing.T, s *server) {
 		env := []string{"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test"}
 		if s.name == "AWS" {
@@ -31,7 +30,7 @@ func onServersWithPython(t *testing.T, test func(t *testing.T, s *server, py *in
 			env = append(env, "AWS_ENDPOINT_URL_SQS="+*endpoint, "NO_PROXY=127.0.0.1")
 		}
 		// boto3 doesn't know AWS_REGION.
-		test(t, s, program.With(t, append(env, "AWS_DEFAULT_REGION="+s.client.Options().Region)...))
+		test(t, s, interoptest.Python(t, python, "boto3", append(env, "AWS_DEFAULT_REGION="+s.client.Options().Region)...))
 	}
 	t.Run("sqstest", func(t *testing.T) {
 		t.Parallel()

@@ -39,24 +39,16 @@ type Program struct {
 	env         []string
 }
 
-// Python finds the interpreter that an environment variable names, for a program that
-// needs a module. The test is skipped where it's empty, and fails where it can't be
-// used.
-func Python(t *testing.T, variable, module string) *Program {
+// Python finds the interpreter that an environment variable names, of a Python with a
+// library; the test is skipped where it's empty. Programs have env in their environment,
+// beside what the test has.
+func Python(t *testing.T, variable, library string, env ...string) *Program {
 	t.Helper()
 	interpreter := os.Getenv(variable)
 	if interpreter == "" {
-		t.Skipf("%s isn't set: the path of a Python with %s, such as the one that .ci/servers.sh installs", variable, module)
+		t.Skipf("%s isn't set: the path of a Python with %s, such as the one that .ci/servers.sh installs", variable, library)
 	}
-	if out, err := exec.CommandContext(t.Context(), interpreter, "-c", "import "+module).CombinedOutput(); err != nil {
-		t.Fatalf("%s can't import %s: %v\n%s", interpreter, module, err, out)
-	}
-	return &Program{t: t, interpreter: interpreter}
-}
-
-// With returns the program for a test, with more in its environment.
-func (p *Program) With(t *testing.T, env ...string) *Program {
-	return &Program{t, p.interpreter, env}
+	return &Program{t, interpreter, env}
 }
 
 // patience is more than the programs have.
@@ -82,6 +74,18 @@ func (p *Program) Run(in []byte, args ...string) []byte {
 // Send publishes messages.
 func (p *Program) Send(to string, lines ...Line) {
 	p.t.Helper()
+	p.Run(p.Encode(lines...), script, "send", to)
+}
+
+// Receive takes n messages.
+func (p *Program) Receive(from string, n int) []Line {
+	p.t.Helper()
+	return p.Decode(p.Run(nil, script, "receive", from, fmt.Sprint(n)), n)
+}
+
+// Encode returns messages as a program reads them.
+func (p *Program) Encode(lines ...Line) []byte {
+	p.t.Helper()
 	var in bytes.Buffer
 	for _, l := range lines {
 		if l.Body == nil {
@@ -91,17 +95,11 @@ func (p *Program) Send(to string, lines ...Line) {
 			p.t.Fatal(err)
 		}
 	}
-	p.Run(in.Bytes(), script, "send", to)
+	return in.Bytes()
 }
 
-// Receive takes n messages.
-func (p *Program) Receive(from string, n int) []Line {
-	p.t.Helper()
-	return p.Lines(p.Run(nil, script, "receive", from, fmt.Sprint(n)), n)
-}
-
-// Lines reads n lines that a program has printed.
-func (p *Program) Lines(out []byte, n int) []Line {
+// Decode reads n messages that a program has printed.
+func (p *Program) Decode(out []byte, n int) []Line {
 	p.t.Helper()
 	dec := json.NewDecoder(bytes.NewReader(out))
 	lines := make([]Line, n)
