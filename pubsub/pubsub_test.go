@@ -24,10 +24,14 @@ func keyed(key, body string) *queue.Message {
 	return &queue.Message{Body: []byte(body), OrderingKey: key}
 }
 
+// patience is how long something that must happen is waited for.
+const patience = time.Minute
+
 func receive(t *testing.T, q queue.Queue, n int) []*queue.Delivery {
 	t.Helper()
 	var ds []*queue.Delivery
-	for len(ds) < n {
+	for until := time.Now().Add(patience); len(ds) < n; {
+		require.True(t, time.Now().Before(until), "got %d of %d deliveries", len(ds), n)
 		got, err := q.Receive(t.Context(), n-len(ds))
 		require.NoError(t, err)
 		ds = append(ds, got...)
