@@ -64,8 +64,13 @@ func newClient(t *testing.T, address string, interceptors ...grpc.UnaryClientInt
 
 func publishRaw(ctx context.Context, client *gcp.Client, q queue.Queue, body []byte, attributes map[string]string) error {
 	_, err := client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{
-		Topic:    strings.Replace(q.Capabilities().Address, "/subscriptions/", "/topics/", 1),
+		Topic:    topicOf(q),
 		Messages: []*pubsubpb.PubsubMessage{{Data: body, Attributes: attributes}},
 	})
 	return err
+}
+
+// topicOf is the full name of the topic of a queue that was opened by its name.
+func topicOf(q queue.Queue) string {
+	return strings.Replace(q.Capabilities().Address, "/subscriptions/", "/topics/", 1)
 }
