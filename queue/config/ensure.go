@@ -46,6 +46,9 @@ func (b *Bus) ensure(ctx context.Context, q *Queue) error {
 	if len(report.Differences) > 0 {
 		b.log().Warn("differs from the file", "queue", q.Name, "what", report.Differences)
 	}
+	if len(report.Warnings) > 0 {
+		b.log().Warn("not all is set up", "queue", q.Name, "what", report.Warnings)
+	}
 	return nil
 }
 

@@ -364,6 +364,7 @@ func TestWhatEnsureDidIsLogged(t *testing.T) {
 	log := &lines{}
 	backend := reporter{memory.New(&memory.Options{Create: true}), queue.EnsureReport{
 		Created: []string{"queue orders"}, Changed: []string{"lease from 1m to 2m"}, Differences: []string{"not ordered"},
+		Warnings: []string{"a grant is missing"},
 	}, nil}
 	b, err := config.OpenFile(parse(t, "backend: it\nensure: true\nqueues: {orders: {}}"), config.Backends{"it": backend},
 		&config.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
@@ -373,6 +374,7 @@ func TestWhatEnsureDidIsLogged(t *testing.T) {
 	assert.Len(t, log.with("level=INFO", "created", "queue=orders", "queue orders"), 1)
 	assert.Len(t, log.with("level=INFO", "changed", "queue=orders", "lease from 1m to 2m"), 1)
 	assert.Len(t, log.with("level=WARN", "differs from the file", "queue=orders", "not ordered"), 1)
+	assert.Len(t, log.with("level=WARN", "not all is set up", "queue=orders", "a grant is missing"), 1)
 	require.NoError(t, b.Close(t.Context()))
 }
 
