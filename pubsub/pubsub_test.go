@@ -145,7 +145,9 @@ func TestPublishSplitsByCountBytesAndKey(t *testing.T) {
 	require.NoError(t, q.Publish(t.Context(), many...))
 	assert.Len(t, made[*pubsubpb.PublishRequest](f, "Publish"), 3)
 	large := message(string(bytes.Repeat([]byte("y"), 4_000_000)))
-	f.on("Publish", func(func() error) error { return status.Error(codes.PermissionDenied, "more than the in-process server takes") })
+	f.on("Publish", func(func() error) error {
+		return status.Error(codes.PermissionDenied, "more than the in-process server takes")
+	})
 	require.Error(t, q.Publish(t.Context(), large, large, large))
 	assert.Len(t, made[*pubsubpb.PublishRequest](f, "Publish"), 5)
 	f.on("Publish", nil)
