@@ -1,0 +1,48 @@
+package pubsub_test
+
+import (
+	"sync"
+	"testing"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/stretchr/testify/assert"
+)
+
+// Google's emulator would let each creation succeed and replace the one before it,
+// with what that holds: a message that somebody has published in between is lost.
+func TestEnsuresAtTheSameTimeCreateASubscriptionOnce(t *testing.T) {
+	t.Parallel()
+	const callers = 4
+	f := newFake(t)
+	var missing sync.WaitGroup // as all of them see it
+	missing.Add(callers)
+	var mu sync.Mutex
+	looks := 0
+	f.on("GetSubscription", func(forward func() error) error {
+		mu.Lock()
+		looks++
+		first := looks <= callers
+		mu.Unlock()
+		err := forward()
+		if first {
+			missing.Done()
+			missing.Wait()
+		}
+		return err
+	})
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			_, err := f.backend.Ensure(t.Context(), "orders", nil)
+			assert.NoError(t, err)
+		})
+	}
+	all.Wait()
+	var names []string
+	for _, s := range made[*pubsubpb.Subscription](f, "CreateSubscription") {
+		names = append(names, s.GetName())
+	}
+	assert.ElementsMatch(t, []string{
+		"projects/anyqueue-test/subscriptions/orders", "projects/anyqueue-test/subscriptions/orders.return",
+	}, names)
+}
