@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -38,7 +39,7 @@ func newFake(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{Server: pstest.NewServer(), change: map[string]func(func() error) error{}}
 	t.Cleanup(func() { assert.NoError(t, f.Server.Close()) })
-	f.client = newClient(t, f.Addr, f.intercept)
+	f.client = pubsubtest.Dial(t, f.Addr, f.intercept)
 	f.backend = pubsub.New(f.client, nil)
 	return f
 }

@@ -66,7 +66,7 @@ func Gather(ctx context.Context, q queue.Queue, enough func(seen map[string]*que
 		}
 		switch done := enough(seen); {
 		case ctx.Err() != nil, err == nil && done:
-			return seen, nil
+			return seen, nil //nolint:nilerr // its time is up
 		case err != nil:
 			return seen, err
 		}
