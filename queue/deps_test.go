@@ -72,6 +72,11 @@ var rules = map[string]rule{
 	// Of use with Google's own metrics only, and larger than the rest.
 	"pubsub/cloudmonitoring": {own: []string{"queue", "pubsub", "internal/..."}, direct: []string{"google.golang.org/api/..."}},
 	"examples/sqsserver":     {own: []string{"sqs/sqstest", "queue", "internal/..."}, direct: []string{uuid, aws + "/service/sqs"}},
+	// For tests alone.
+	"examples/internal/testbed": {
+		own:    []string{"queue/...", "middleware/...", "memory", "sqs/...", "pubsub/...", "internal/...", "examples/..."},
+		direct: []string{uuid, aws + "/service/sqs", "github.com/stretchr/testify/..."},
+	},
 	"examples/...": {
 		own:    []string{"queue/...", "memory", "middleware/...", "sqs/...", "pubsub/...", "internal/...", "examples/..."},
 		direct: []string{uuid},

@@ -136,7 +136,7 @@ func (c *conductor) progress(r parties.Result) {
 // settle waits until the queues are quiet and the dead letters are in theirs,
 // but not for ever.
 func (c *conductor) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	queues := []string{listQueue, mailQueue}
 	if c.opts.flood == 0 {

@@ -2,39 +2,20 @@ package main
 
 import (
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyqueue/anyqueue/examples/internal/backends"
-	"github.com/anyqueue/anyqueue/internal/pubsubtest"
+	"github.com/anyqueue/anyqueue/examples/internal/testbed"
 	"github.com/anyqueue/anyqueue/memory"
-	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
-	"github.com/anyqueue/anyqueue/sqs"
-	"github.com/anyqueue/anyqueue/sqs/sqstest"
 )
 
-// The same demonstration comes to the same on SQS, which delivers some messages
-// twice and others out of order.
-func TestDemonstrationComesToTheSameOnSQS(t *testing.T) {
+// The same demonstration comes to the same on the clouds as in memory.
+func TestDemonstrationComesToTheSameOnTheClouds(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server := sqstest.New(&sqstest.Options{Latency: 5 * time.Millisecond, Duplicate: 0.02, Reorder: 0.1})
-		defer server.Close()
-		comesToTheSame(t, sqs.New(server.Client(), nil))
-	})
-}
-
-// And on Pub/Sub, which doesn't say how many messages a queue has.
-func TestDemonstrationComesToTheSameOnPubSub(t *testing.T) {
-	t.Parallel()
-	servers := pubsubtest.Servers(t)
-	synctest.Test(t, func(t *testing.T) {
-		comesToTheSame(t, pubsub.New(pubsubtest.Connect(t, <-servers), nil))
-	})
+	testbed.InBubbles(t, comesToTheSame)
 }
 
 func comesToTheSame(t *testing.T, on queue.Backend) {

@@ -33,9 +33,11 @@ const emulatorProject = "anyqueue-examples"
 // that does for the emulator, which has no credentials that could name one. Empty:
 // that of the credentials.
 func Project(lookup func(string) (string, bool)) string {
-	project, _ := lookup("GOOGLE_CLOUD_PROJECT")
-	if emulator, _ := lookup("PUBSUB_EMULATOR_HOST"); project == "" && emulator != "" {
+	if project, ok := lookup("GOOGLE_CLOUD_PROJECT"); ok && project != "" {
+		return project
+	}
+	if emulator, ok := lookup("PUBSUB_EMULATOR_HOST"); ok && emulator != "" {
 		return emulatorProject
 	}
-	return project
+	return ""
 }
