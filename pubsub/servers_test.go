@@ -27,6 +27,9 @@ type server struct {
 // before it has to, so that with a second it wouldn't wait at all.
 const pullWait = 2 * time.Second
 
+// patience is how long something that must happen is waited for.
+const patience = time.Minute
+
 // onServers runs a test on Google's emulator and, when .ci/real-cloud asks for it, on
 // Google Cloud. The names of such tests begin with TestServer, by which CI runs them.
 func onServers(t *testing.T, test func(t *testing.T, s *server)) {
