@@ -10,6 +10,7 @@ import (
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/option"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anyqueue/anyqueue/internal/cloudtest"
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
@@ -187,20 +189,27 @@ func list(ctx context.Context, client *gcp.Client) (topics, subs []string, err e
 
 func TestCleanUpDeletesThisRunsAndCrashedRunsResourcesOnly(t *testing.T) {
 	t.Parallel()
-	f := newFake(t)
+	server := pstest.NewServer()
+	t.Cleanup(func() { assert.NoError(t, server.Close()) })
+	client := pubsubtest.Dial(t, server.Addr)
 	const mine = "anyqueue-ci-20261122T100000Z-1a2b-"
 	stay := []string{"anyqueue-ci-20261122T100000Z-9z9z-other-run", "orders"}
 	gone := []string{mine + "a", mine + "a.return", "anyqueue-ci-20250101T000000Z-bbbb-old"}
-	for _, name := range append(gone, stay...) {
-		f.topic(t, name)
-		f.subscribe(t, name, name, nil)
+	subscribe := func(topic, name string) {
+		_, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: subscriptionName(name), Topic: topicName(topic)})
+		require.NoError(t, err)
 	}
-	f.subscribe(t, "orders", mine+"of-a-topic-that-stays", nil)
-	n, err := cleanUp(t.Context(), f.client, mine, time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))
+	for _, name := range append(gone, stay...) {
+		_, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: topicName(name)})
+		require.NoError(t, err)
+		subscribe(name, name)
+	}
+	subscribe("orders", mine+"of-a-topic-that-stays")
+	n, err := cleanUp(t.Context(), client, mine, time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))
 	require.NoError(t, err)
 	assert.Equal(t, 2*len(gone)+1, n)
-	topics, subs, err := list(t.Context(), f.client)
+	topics, subs, err := list(t.Context(), client)
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{"projects/anyqueue-test/topics/orders", "projects/anyqueue-test/topics/" + stay[0]}, topics)
-	assert.ElementsMatch(t, []string{"projects/anyqueue-test/subscriptions/orders", "projects/anyqueue-test/subscriptions/" + stay[0]}, subs)
+	assert.ElementsMatch(t, []string{topicName("orders"), topicName(stay[0])}, topics)
+	assert.ElementsMatch(t, []string{subscriptionName("orders"), subscriptionName(stay[0])}, subs)
 }
