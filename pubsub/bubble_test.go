@@ -78,6 +78,7 @@ func (n *network) set(down bool) {
 	n.mu.Unlock()
 	if down {
 		n.cut()
+		synctest.Wait() // the client has noticed: else it'd send once more
 	}
 }
 
