@@ -45,11 +45,17 @@ func TestConformanceEmulator(t *testing.T) {
 
 func clientFor(t *testing.T) *gcp.Client {
 	t.Helper()
+	return newClient(t, emulatorAddress(t))
+}
+
+// emulatorAddress is where the emulator is; without one the test is skipped.
+func emulatorAddress(t *testing.T) string {
+	t.Helper()
 	address := os.Getenv(emulator)
 	if address == "" {
 		t.Skipf("%s isn't set: start the servers with .ci/servers.sh", emulator)
 	}
-	return newClient(t, address)
+	return address
 }
 
 func newClient(t *testing.T, address string, interceptors ...grpc.UnaryClientInterceptor) *gcp.Client {
