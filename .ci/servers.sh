@@ -6,6 +6,7 @@
 #                                           ANYQUEUE_TEST_PYTHON=a Python with the AWS SDK boto3
 #   elasticmq    ElasticMQ (SQS)            ANYQUEUE_TEST_SQS_ELASTICMQ=http://127.0.0.1:PORT
 #   pubsub       Google's Pub/Sub emulator  ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:PORT
+#                                           ANYQUEUE_TEST_PUBSUB_JAR=its program, for tests that kill one of their own
 #
 # As a command:
 #
@@ -309,7 +310,7 @@ up_pubsub() {
 	# The jar itself, because stopping "gcloud beta emulators" leaves its JVM alive.
 	launch "$home" java -Xmx1g -jar "$jar" --host=127.0.0.1 --port="$port"
 	await_pubsub "$home" "127.0.0.1:$port"
-	printf 'export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:%s\n' "$port" >"$home/env"
+	printf 'export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:%s\nexport ANYQUEUE_TEST_PUBSUB_JAR=%q\n' "$port" "$jar" >"$home/env"
 }
 
 # ---- commands ------------------------------------------------------------------------------
