@@ -7,6 +7,7 @@
 #   elasticmq    ElasticMQ (SQS)            ANYQUEUE_TEST_SQS_ELASTICMQ=http://127.0.0.1:PORT
 #   pubsub       Google's Pub/Sub emulator  ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:PORT
 #                                           ANYQUEUE_TEST_PUBSUB_JAR=its program, for tests that kill one of their own
+#                                           ANYQUEUE_TEST_PUBSUB_PYTHON=a Python with Google's client
 #
 # As a command:
 #
@@ -24,7 +25,8 @@
 #
 # Installations are kept in $ANYQUEUE_CI_CACHE, by default ${XDG_CACHE_HOME:-~/.cache}/anyqueue-ci,
 # and used again. Needed: Linux, curl, java (17), mvn, python3 and the gcloud CLI. LocalStack needs
-# Python 3.13 or newer, whatever python3 is: one is looked for, or named by ANYQUEUE_CI_PYTHON.
+# Python 3.13 or newer and Google's client 3.11, whatever python3 is: one is looked for, or named by
+# ANYQUEUE_CI_PYTHON.
 
 servers_start() {
 	bash "${BASH_SOURCE[0]}" start "$@" >/dev/null || return
@@ -63,6 +65,16 @@ referencing==0.37.0 requests==2.34.2 requests-aws4auth==1.4.0 responses==0.26.3
 rfc3339-validator==0.1.4 rich==15.0.0 rolo==0.8.9 rpds-py==2026.9.1 s3transfer==0.16.1
 semver==3.1.1 six==1.17.0 typing-inspection==0.4.5 typing_extensions==4.16.0 urllib3==2.8.0
 Werkzeug==3.1.9 wsproto==1.3.2 xmltodict==1.0.4 zope.interface==8.7
+'
+# Google's client for Python, and what it stands on, as the newest of that may break it one day.
+PUBSUB_PYTHON_VERSION=2.44.0
+PUBSUB_PYTHON_PINS='
+certifi==2026.10.18 cffi==2.1.1 charset-normalizer==3.5.2 cryptography==50.0.2
+google-api-core==2.44.0 google-auth==2.63.0 googleapis-common-protos==1.76.0
+grpc-google-iam-v1==0.14.6 grpcio==1.85.3 grpcio-status==1.85.3 idna==3.20
+opentelemetry-api==1.45.2 opentelemetry-sdk==1.45.2
+opentelemetry-semantic-conventions==0.66b2 proto-plus==1.29.0 protobuf==7.36.2 pyasn1==0.6.5
+pyasn1_modules==0.4.2 pycparser==3.12 requests==2.34.2 typing_extensions==4.16.0 urllib3==2.8.0
 '
 ELASTICMQ_VERSION=1.7.1
 MAVEN_DEPENDENCY_PLUGIN_VERSION=3.8.1
@@ -180,27 +192,44 @@ cached() {
 	) 9>"$installed.lock"
 }
 
-# python_for_localstack: LocalStack's own image runs 3.13. Its package claims to do with 3.10,
-# but its sources use what 3.12 and 3.13 brought. On the PATH or among pyenv's.
-python_for_localstack() {
+# python_from MINOR WHAT: a Python 3 of at least this minor version, for WHAT. On the PATH or
+# among pyenv's.
+python_from() {
 	local candidate pyenv=${PYENV_ROOT:-${HOME:-}/.pyenv}
 	for candidate in ${ANYQUEUE_CI_PYTHON:+"$ANYQUEUE_CI_PYTHON"} \
 		python3.13 "$pyenv"/versions/3.13.*/bin/python3 python3; do
-		if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 13))' &>/dev/null; then
+		if "$candidate" -c "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, $1))" &>/dev/null; then
 			printf '%s\n' "$candidate"
 			return
 		fi
 	done
-	die 'LocalStack needs Python 3.13 or newer: set ANYQUEUE_CI_PYTHON to one'
+	die "$2 needs Python 3.$1 or newer: set ANYQUEUE_CI_PYTHON to one"
+}
+
+# cached_python NAME PINS FUNCTION: cached, for what $python installs with these pins.
+cached_python() {
+	local version pins
+	version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+	pins=$(cksum <<<"$2")
+	cached "$1-python-$version-${pins%% *}" "$3"
+}
+
+# pip_install PINS REQUIREMENT...: with $python, into the current folder.
+pip_install() {
+	"$python" -m venv .
+	# shellcheck disable=SC2086 # to be split into words
+	printf '%s\n' $1 >constraints.txt
+	bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "${@:2}"
 }
 
 install_localstack() {
-	"$python" -m venv .
-	# shellcheck disable=SC2086 # to be split into words
-	printf '%s\n' $LOCALSTACK_PINS >constraints.txt
-	bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		"localstack-core[base-runtime]==$LOCALSTACK_VERSION" moto-ext
+	pip_install "$LOCALSTACK_PINS" "localstack-core[base-runtime]==$LOCALSTACK_VERSION" moto-ext
 	bin/python -c 'import localstack.services.sqs.provider'
+}
+
+install_pubsub_python() {
+	pip_install "$PUBSUB_PYTHON_PINS" "google-cloud-pubsub==$PUBSUB_PYTHON_VERSION"
+	bin/python -c 'import google.cloud.pubsub_v1'
 }
 
 install_elasticmq() {
@@ -257,11 +286,11 @@ install_pubsub() {
 # ---- the servers: up_SERVER DIR/SERVER PORT -------------------------------------------------
 
 up_localstack() {
-	local home=$1 port=$2 installed python version pins
-	python=$(python_for_localstack)
-	version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
-	pins=$(cksum <<<"$LOCALSTACK_PINS")
-	cached "localstack-$LOCALSTACK_VERSION-python-$version-${pins%% *}" install_localstack >"$home/install.log"
+	local home=$1 port=$2 installed python
+	# Its own image runs 3.13. Its package claims to do with 3.10, but its sources use what
+	# 3.12 and 3.13 brought.
+	python=$(python_from 13 LocalStack)
+	cached_python "localstack-$LOCALSTACK_VERSION" "$LOCALSTACK_PINS" install_localstack >"$home/install.log"
 	mkdir -p "$home/home" "$home/data"
 	# A clean environment: no proxies, profiles or credentials of the caller's. The endpoint
 	# strategy "dynamic" puts the host that was asked into queue URLs, the default a name of
@@ -302,15 +331,21 @@ up_elasticmq() {
 }
 
 up_pubsub() {
-	local home=$1 port=$2 jar
+	local home=$1 port=$2 jar installed python
+	python=$(python_from 11 "Google's client for Python")
+	cached_python "google-cloud-pubsub-$PUBSUB_PYTHON_VERSION" "$PUBSUB_PYTHON_PINS" install_pubsub_python >"$home/install.log"
 	if ! jar=$(emulator_jar); then
-		install_pubsub >"$home/install.log"
+		install_pubsub >>"$home/install.log"
 		jar=$(emulator_jar) || die 'no Pub/Sub emulator, though its package is installed'
 	fi
 	# The jar itself, because stopping "gcloud beta emulators" leaves its JVM alive.
 	launch "$home" java -Xmx1g -jar "$jar" --host=127.0.0.1 --port="$port"
 	await_pubsub "$home" "127.0.0.1:$port"
-	printf 'export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:%s\nexport ANYQUEUE_TEST_PUBSUB_JAR=%q\n' "$port" "$jar" >"$home/env"
+	{
+		printf 'export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:%s\n' "$port"
+		printf 'export ANYQUEUE_TEST_PUBSUB_JAR=%q\n' "$jar"
+		printf 'export ANYQUEUE_TEST_PUBSUB_PYTHON=%s\n' "$installed/bin/python"
+	} >"$home/env"
 }
 
 # ---- commands ------------------------------------------------------------------------------

@@ -182,7 +182,16 @@ func (e *ensuring) topic(ctx context.Context, name string, labels map[string]str
 
 func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) error {
 	admin := e.client.SubscriptionAdminClient
-	have, err := admin.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
+	get := &pubsubpb.GetSubscriptionRequest{Subscription: w.name}
+	have, err := admin.GetSubscription(ctx, get)
+	if missing(err) && !e.dry {
+		done, cut := e.backend.alone(ctx, w.name)
+		if cut != nil {
+			return cut
+		}
+		defer done()
+		have, err = admin.GetSubscription(ctx, get) // somebody may have been faster
+	}
 	switch {
 	case err == nil:
 		return e.compare(ctx, have, w)
@@ -203,8 +212,7 @@ func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) erro
 		}
 	}
 	if status.Code(err) == codes.AlreadyExists { // somebody else was faster, and may want something else
-		have, err := admin.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
-		if err != nil {
+		if have, err = admin.GetSubscription(ctx, get); err != nil {
 			return classifyOpen(ctx, err)
 		}
 		return e.compare(ctx, have, w)
@@ -214,6 +222,21 @@ func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) erro
 	}
 	e.created(w.name)
 	return nil
+}
+
+// alone lets one caller at a time make a subscription, until done is called. Two
+// that do it at once both succeed on Google's emulator, and the later subscription
+// takes the place of the other one and of what was published to it meanwhile.
+// Google's service has the later one fail.
+func (b *Backend) alone(ctx context.Context, name string) (done func(), err error) {
+	l, _ := b.making.LoadOrStore(name, make(chan struct{}, 1))
+	lock := l.(chan struct{})
+	select {
+	case lock <- struct{}{}:
+		return func() { <-lock }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // longestRetention is the longest that this service is known to allow.

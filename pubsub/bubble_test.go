@@ -5,47 +5,23 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	gcp "cloud.google.com/go/pubsub/v2"
-	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 )
 
-// serversOutside makes servers outside of any bubble, as each listens on a port,
-// which in a bubble would stop the time.
-func serversOutside(t *testing.T) <-chan *pstest.Server {
-	t.Helper()
-	servers, ready, end := make(chan *pstest.Server), make(chan struct{}), make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		close(ready) // the suite counts goroutines from now on
-		for {
-			s := pstest.NewServer()
-			defer s.Close() // at the end of the test
-			select {
-			case servers <- s:
-			case <-end:
-				return
-			}
-		}
-	})
-	t.Cleanup(func() {
-		close(end)
-		wg.Wait()
-	})
-	<-ready
-	return servers
-}
+// project is that of the tests' clients.
+const project = pubsubtest.Project
 
 // network is how what's inside a bubble reaches its server: by connections in
 // memory, which can be refused and cut.
@@ -62,28 +38,16 @@ type network struct {
 // serveInside makes a server reachable within the bubble it's called in.
 func serveInside(t testing.TB, s *pstest.Server, register func(*grpc.Server), opts ...grpc.ServerOption) *network {
 	t.Helper()
-	// Order is kept by the time of publishing, which stands still in a bubble.
-	var ticks atomic.Int64
-	s.SetTimeNowFunc(func() time.Time { return time.Now().Add(time.Duration(ticks.Add(1))) })
-	server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(largestMessage))...)
-	pubsubpb.RegisterPublisherServer(server, &s.GServer)
-	pubsubpb.RegisterSubscriberServer(server, &s.GServer)
-	if register != nil {
-		register(server)
-	}
-	n := (&network{listener: bufconn.Listen(1 << 20)}).another()
-	var serving sync.WaitGroup
-	serving.Go(func() { assert.NoError(t, server.Serve(n.listener)) })
+	n := (&network{listener: pubsubtest.Serve(t, s, register, opts...)}).another()
 	t.Cleanup(func() {
 		n.set(false)
-		n.deleteSubscriptions(t)
-		server.Stop()
-		serving.Wait()
+		client := n.client(t) // ends the goroutine that pstest has for each subscription
+		for _, of := range []string{project, otherProject} {
+			pubsubtest.DeleteQueues(t, client, of, "")
+		}
 	})
 	return n
 }
-
-const largestMessage = 20 << 20
 
 var errRefused = errors.New("connection refused")
 
@@ -169,14 +133,7 @@ func (c *conn) Close() error {
 }
 
 // options are those of a client that connects by n, with one connection.
-func (n *network) options() []option.ClientOption {
-	return []option.ClientOption{
-		option.WithEndpoint("passthrough:///pstest"), option.WithoutAuthentication(), option.WithGRPCConnectionPool(1),
-		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
-		option.WithGRPCDialOption(grpc.WithContextDialer(n.dial)),
-		option.WithGRPCDialOption(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestMessage))),
-	}
-}
+func (n *network) options() []option.ClientOption { return pubsubtest.Options(n.dial) }
 
 // client returns a client of the tests' project.
 func (n *network) client(t testing.TB) *gcp.Client {
@@ -185,21 +142,4 @@ func (n *network) client(t testing.TB) *gcp.Client {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	return client
-}
-
-// deleteSubscriptions ends the goroutine that pstest has for each.
-func (n *network) deleteSubscriptions(t testing.TB) {
-	t.Helper()
-	ctx := context.Background()
-	client, err := gcp.NewClient(ctx, project, n.options()...)
-	require.NoError(t, err)
-	defer func() { assert.NoError(t, client.Close()) }()
-	for _, of := range []string{project, otherProject} {
-		for s, err := range client.SubscriptionAdminClient.ListSubscriptions(ctx, &pubsubpb.ListSubscriptionsRequest{Project: "projects/" + of}).All() {
-			if !assert.NoError(t, err) {
-				return
-			}
-			assert.NoError(t, client.SubscriptionAdminClient.DeleteSubscription(ctx, &pubsubpb.DeleteSubscriptionRequest{Subscription: s.GetName()}))
-		}
-	}
 }

@@ -9,11 +9,8 @@ import (
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"github.com/stretchr/testify/require"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/queuetest"
@@ -22,10 +19,6 @@ import (
 // emulator names the environment variable with the address of Google's emulator,
 // which isn't Google Cloud.
 const emulator = "ANYQUEUE_TEST_PUBSUB_EMULATOR"
-
-// project is where the tests' queues are; no server in the process or on the
-// machine minds.
-const project = "anyqueue-test"
 
 func TestConformanceEmulator(t *testing.T) {
 	client := clientFor(t)
@@ -45,7 +38,7 @@ func TestConformanceEmulator(t *testing.T) {
 
 func clientFor(t *testing.T) *gcp.Client {
 	t.Helper()
-	return newClient(t, emulatorAddress(t))
+	return pubsubtest.Dial(t, emulatorAddress(t))
 }
 
 // emulatorAddress is where the emulator is; without one the test is skipped.
@@ -58,20 +51,15 @@ func emulatorAddress(t *testing.T) string {
 	return address
 }
 
-func newClient(t *testing.T, address string, interceptors ...grpc.UnaryClientInterceptor) *gcp.Client {
-	t.Helper()
-	client, err := gcp.NewClient(context.Background(), project, option.WithEndpoint(address), option.WithoutAuthentication(),
-		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
-		option.WithGRPCDialOption(grpc.WithChainUnaryInterceptor(interceptors...)))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	return client
-}
-
 func publishRaw(ctx context.Context, client *gcp.Client, q queue.Queue, body []byte, attributes map[string]string) error {
 	_, err := client.TopicAdminClient.Publish(ctx, &pubsubpb.PublishRequest{
-		Topic:    strings.Replace(q.Capabilities().Address, "/subscriptions/", "/topics/", 1),
+		Topic:    topicOf(q),
 		Messages: []*pubsubpb.PubsubMessage{{Data: body, Attributes: attributes}},
 	})
 	return err
+}
+
+// topicOf is the full name of the topic of a queue that was opened by its name.
+func topicOf(q queue.Queue) string {
+	return strings.Replace(q.Capabilities().Address, "/subscriptions/", "/topics/", 1)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
@@ -85,7 +86,7 @@ func TestServerTheEmulatorIsKilledAndStartedAgain(t *testing.T) {
 	file, err := config.Parse("queues.yaml", []byte("backend: pubsub\nensure: true\nqueues:\n  orders:\n    dead_letter: {queue: orders-dlq}\n  orders-dlq: {}\n"),
 		func(string) (string, bool) { return "", false })
 	require.NoError(t, err)
-	bus, err := config.OpenFile(file, config.Backends{"pubsub": pubsub.New(newClient(t, p.address), nil)}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+	bus, err := config.OpenFile(file, config.Backends{"pubsub": pubsub.New(pubsubtest.Dial(t, p.address), nil)}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	r := &rig{t: t, handled: map[string]int{}, said: map[string]error{}}
 	bus.Handle("orders", func(_ context.Context, d *queue.Delivery) error {

@@ -14,10 +14,10 @@ import (
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -47,8 +47,8 @@ func faulty(t *testing.T, spec *queue.QueueSpec) *rig {
 	t.Parallel()
 	r := &rig{t: t, direct: clientFor(t), handled: map[string]int{}, said: map[string]error{}}
 	r.net = newProxy(t, emulatorAddress(t))
-	opts := &pubsub.Options{Wait: 2 * time.Second} // Close waits for the last pull
-	r.backend, r.aside = pubsub.New(newClient(t, r.net.address), opts), pubsub.New(r.direct, opts)
+	opts := &pubsub.Options{Wait: pullWait}
+	r.backend, r.aside = pubsub.New(pubsubtest.Dial(t, r.net.address), opts), pubsub.New(r.direct, opts)
 	r.name = unique("fault")
 	if spec != nil {
 		r.spec = *spec
@@ -61,9 +61,6 @@ func faulty(t *testing.T, spec *queue.QueueSpec) *rig {
 	r.q = r.open(r.backend)
 	return r
 }
-
-// unique returns the name of a queue that's nobody else's.
-func unique(what string) string { return what + "-" + uuid.NewString()[:8] }
 
 // open opens the queue once more.
 func (r *rig) open(b *pubsub.Backend) queue.Queue {
@@ -155,9 +152,6 @@ func (c *running) end() error {
 	return <-c.done
 }
 
-// patience bounds what a test waits for.
-const patience = 2 * time.Minute
-
 // await waits until ok says so, which is asked again and again: the counts of a
 // consumer tell nobody when they change.
 func (r *rig) await(what string, ok func() bool) {
@@ -167,7 +161,7 @@ func (r *rig) await(what string, ok func() bool) {
 		defer r.mu.Unlock()
 		return ok()
 	}
-	for until := time.Now().Add(patience); !fine(); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(2 * patience); !fine(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
 			r.t.Fatalf("waited too long for %s: %d different messages were handled", what, len(r.handled))
 		}

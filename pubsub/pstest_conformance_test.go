@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/anyqueue/anyqueue/internal/pubsubtest"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/queuetest"
@@ -13,12 +14,12 @@ import (
 // time: nothing but Go is needed. It's brief, as that server drops messages after ten
 // minutes, and looks at its subscriptions every ten milliseconds.
 func TestConformancePstest(t *testing.T) {
-	servers := serversOutside(t)
+	servers := pubsubtest.Servers(t)
 	queuetest.Run(t, queuetest.Harness{
 		Name: "pubsub", Server: "pstest",
 		Virtual: true, Brief: true,
 		New: func(t testing.TB) queuetest.Instance {
-			client := serveInside(t, <-servers, nil).client(t)
+			client := pubsubtest.Connect(t, <-servers)
 			return queuetest.Instance{
 				Backend: pubsub.New(client, nil),
 				PublishRaw: func(ctx context.Context, q queue.Queue, body []byte, attributes map[string]string) error {

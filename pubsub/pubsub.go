@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ type Backend struct {
 
 	// shortRetention says that Pub/Sub's longest retention was refused.
 	shortRetention atomic.Bool
+	making         sync.Map // a lock for each subscription, by its full name
 }
 
 var (

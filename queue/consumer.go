@@ -253,7 +253,7 @@ func (c *Consumer) Stats() ConsumerStats {
 	s.Concurrency = c.limit
 	s.InUse = c.running
 	s.Buffered = c.ready.len()
-	s.Held = c.heldLocked()
+	s.Held, s.HeldByGate, s.HeldByKey, s.HeldForTime = c.heldLocked(), len(c.gated), c.waiting, len(c.timed)
 	return s
 }
 

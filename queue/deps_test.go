@@ -49,6 +49,8 @@ var rules = map[string]rule{
 	"middleware":           {own: []string{"queue"}, linked: []string{uuid}},
 	"middleware/otelqueue": {own: []string{"queue"}, direct: []string{"go.opentelemetry.io/otel/..."}},
 	"internal/...":         {own: []string{"queue", "internal/..."}, linked: []string{uuid}},
+	// For tests alone: a client needs more than the backend.
+	"internal/pubsubtest": {direct: []string{"cloud.google.com/go/pubsub/v2/...", "google.golang.org/api/option", "google.golang.org/grpc/..."}},
 	"sqs": {
 		own:    []string{"queue", "internal/..."},
 		direct: []string{uuid, aws + "/...", "github.com/aws/smithy-go/..."},
@@ -70,6 +72,11 @@ var rules = map[string]rule{
 	// Of use with Google's own metrics only, and larger than the rest.
 	"pubsub/cloudmonitoring": {own: []string{"queue", "pubsub", "internal/..."}, direct: []string{"google.golang.org/api/..."}},
 	"examples/sqsserver":     {own: []string{"sqs/sqstest", "queue", "internal/..."}, direct: []string{uuid, aws + "/service/sqs"}},
+	// For tests alone.
+	"examples/internal/testbed": {
+		own:    []string{"queue/...", "middleware/...", "memory", "sqs/...", "pubsub/...", "internal/...", "examples/..."},
+		direct: []string{uuid, aws + "/service/sqs", "github.com/stretchr/testify/..."},
+	},
 	"examples/...": {
 		own:    []string{"queue/...", "memory", "middleware/...", "sqs/...", "pubsub/...", "internal/...", "examples/..."},
 		direct: []string{uuid},

@@ -139,7 +139,10 @@ type ConsumerStats struct {
 	Concurrency int // the limit
 	InUse       int // handlers running
 	Buffered    int // received, waiting for a slot
-	Held        int // received, waiting for a gate, their key or their time
+	Held        int // received, waiting for one of these:
+	HeldByGate  int // a gate, such as a shared limit
+	HeldByKey   int // an earlier message of their key
+	HeldForTime int // their time, or the end of their key's backoff
 
 	Received      uint64
 	Succeeded     uint64

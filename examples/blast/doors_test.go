@@ -4,10 +4,7 @@ package main
 
 import (
 	"context"
-	"io"
-	"log"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
@@ -18,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyqueue/anyqueue/examples/blast/parties"
+	"github.com/anyqueue/anyqueue/examples/internal/testbed"
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 )
 
@@ -36,7 +34,7 @@ func newDoor(t *testing.T, partiesURL string) *door {
 	to, err := url.Parse(partiesURL)
 	require.NoError(t, err)
 	d := &door{to: transport()}
-	proxy := newProxy(to, d.to)
+	proxy := testbed.NewProxy(to, d.to)
 	d.server, err = thirdparty.Serve("", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, parties.DatabasePath+"/") {
 			r = r.WithContext(context.WithoutCancel(r.Context()))
@@ -58,69 +56,3 @@ func (d *door) close(t *testing.T) {
 		d.to.CloseIdleConnections()
 	})
 }
-
-func newProxy(to *url.URL, transport http.RoundTripper) *httputil.ReverseProxy {
-	return &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(to)
-			r.Out.Host = to.Host
-		},
-		Transport: transport,
-		ErrorLog:  log.New(io.Discard, "", 0), // answers are lost on purpose
-		// No answer: the caller may not know what became of its request.
-		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
-	}
-}
-
-// gate is a way to the broker that closes after so many requests that publish.
-type gate struct {
-	url     string
-	reached chan struct{} // closed when the gate has closed
-
-	mu     sync.Mutex
-	left   int
-	closed chan struct{} // closed when the gate opens again
-}
-
-func newGate(t *testing.T, endpoint string, requests int) *gate {
-	t.Helper()
-	to, err := url.Parse(endpoint)
-	require.NoError(t, err)
-	g := &gate{reached: make(chan struct{}), left: requests, closed: make(chan struct{})}
-	proxy := newProxy(to, http.DefaultTransport)
-	server, err := thirdparty.Serve("", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.Header.Get("X-Amz-Target"), "SendMessage") && !g.pass(r.Context()) {
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		now, cancel := context.WithCancel(context.Background())
-		cancel()
-		assert.NoError(t, server.Close(now))
-	})
-	g.url = server.URL
-	return g
-}
-
-// pass waits at the closed gate, and reports whether the caller is still there.
-func (g *gate) pass(ctx context.Context) bool {
-	g.mu.Lock()
-	g.left--
-	if g.left == 0 {
-		close(g.reached)
-	}
-	through := g.left > 0
-	g.mu.Unlock()
-	if through {
-		return true
-	}
-	select {
-	case <-g.closed:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
-}
-
-func (g *gate) open() { close(g.closed) }

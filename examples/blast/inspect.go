@@ -4,43 +4,17 @@ import (
 	"context"
 	"encoding/json"
 
-	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 )
 
-// inspector looks at a queue, if its backend can do that; nil: it can't.
-func (c *conductor) inspector(ctx context.Context, name string) (queue.Inspector, error) {
+// waiting is how many messages a queue has, handled ones included, as far as
+// that can be known.
+func (c *conductor) waiting(ctx context.Context, name string) (int64, error) {
 	q, err := c.bus.Queue(ctx, name)
 	if err != nil {
-		return nil, err
-	}
-	in, ok := queue.As[queue.Inspector](q)
-	if !ok {
-		c.blind.Do(func() {
-			c.time.tell("%s can't be looked into: dead letters are taken from the mail API's log alone", name)
-		})
-		return nil, nil
-	}
-	return in, nil
-}
-
-// waiting is how many messages a queue has, handled ones included, as far as
-// the broker says.
-func (c *conductor) waiting(ctx context.Context, name string) (int64, error) {
-	in, err := c.inspector(ctx, name)
-	if in == nil {
 		return 0, err
 	}
-	s, err := in.Stats(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var n int64
-	for _, part := range []*int64{s.Ready, s.InFlight, s.Delayed} {
-		if part != nil {
-			n += *part
-		}
-	}
-	return n, nil
+	return backends.Waiting(ctx, q)
 }
 
 // deadLetters shows the judge the dead-letter queue of the customer sender. It
@@ -49,11 +23,11 @@ func (c *conductor) deadLetters(ctx context.Context) (missing int, err error) {
 	if c.fakes.Judge.DeadLettered(nil) == 0 && !c.fakes.Judge.Ended().IsZero() {
 		return 0, nil // looking isn't free everywhere
 	}
-	in, err := c.inspector(ctx, mailDeadLetters)
-	if in == nil {
+	q, err := c.bus.Queue(ctx, mailDeadLetters)
+	if err != nil {
 		return 0, err
 	}
-	dead, err := in.Peek(ctx, 100_000)
+	dead, err := backends.Look(ctx, q, 100_000)
 	if err != nil {
 		return 0, err
 	}

@@ -7,9 +7,11 @@
 //
 // It ends with a line of JSON, and with exit code 0 only when no customer was
 // lost. QUEUE_BACKEND says where the queues are: here in memory, there in
-// LocalStack, or in AWS when no endpoint is set. QUEUE_PREFIX begins their names.
+// LocalStack, or in AWS when no endpoint is set, or in Google's emulator, or in
+// Google Cloud when no emulator is named. QUEUE_PREFIX begins their names.
 //
 //	QUEUE_BACKEND=sqs AWS_ENDPOINT_URL_SQS=http://127.0.0.1:4566 go run ./examples/blast
+//	QUEUE_BACKEND=pubsub PUBSUB_EMULATOR_HOST=127.0.0.1:8085 go run ./examples/blast
 //
 // With queues that they can share, the parts can be processes of their own, the
 // workers as many as one likes. Those may die at any time and be started again:

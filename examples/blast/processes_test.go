@@ -7,27 +7,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyqueue/anyqueue/examples/blast/parties"
-	"github.com/anyqueue/anyqueue/examples/internal/backends"
+	"github.com/anyqueue/anyqueue/examples/internal/testbed"
 	"github.com/anyqueue/anyqueue/queue/config"
-	"github.com/anyqueue/anyqueue/sqs"
-	"github.com/anyqueue/anyqueue/sqs/awsclient"
-	"github.com/anyqueue/anyqueue/sqs/sqstest"
 )
 
 // The blast as several processes on one broker, of which the list sender and
@@ -35,45 +25,21 @@ import (
 // Who judges, the third parties, survives in this process.
 func TestProcessesThatAreKilledLoseNobody(t *testing.T) {
 	t.Parallel()
-	dir, once, binary := t.TempDir(), sync.Once{}, ""
-	for server, variable := range map[string]string{
-		"sqstest":    "", // in this process
-		"LocalStack": "ANYQUEUE_TEST_SQS_LOCALSTACK",
-		"ElasticMQ":  "ANYQUEUE_TEST_SQS_ELASTICMQ",
-	} {
-		t.Run(server, func(t *testing.T) {
-			t.Parallel()
-			endpoint := os.Getenv(variable)
-			switch {
-			case variable == "" && testing.Short():
-				t.Skip("it takes a quarter of a minute")
-			case variable == "":
-				fake := sqstest.New(&sqstest.Options{EndCutPolls: true}) // else a dead process's poll adds another lease
-				t.Cleanup(fake.Close)
-				var err error
-				endpoint, err = fake.Start("")
-				require.NoError(t, err)
-			case endpoint == "":
-				t.Skipf("%s is empty", variable)
-			}
-			once.Do(func() { binary = build(t, dir) })
-			for _, policy := range []string{"hold", "resend"} {
-				t.Run(policy, func(t *testing.T) {
-					t.Parallel()
-					killed(t, binary, endpoint, policy)
-				})
-			}
-		})
-	}
+	testbed.OnEach(t, queuesFile, func(t *testing.T, connect func(*testing.T) *testbed.Broker) {
+		for _, policy := range []string{"hold", "resend"} {
+			t.Run(policy, func(t *testing.T) {
+				t.Parallel()
+				killed(t, connect(t), policy)
+			})
+		}
+	})
 }
 
-// build returns the program's binary.
-func build(t *testing.T, dir string) string {
-	t.Helper()
-	file := filepath.Join(dir, "blast")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return file
+// worker is a part of the program in a process of its own, with its way to the
+// third parties.
+type worker struct {
+	*testbed.Process
+	door *door
 }
 
 const (
@@ -82,14 +48,10 @@ const (
 )
 
 // killed runs a blast whose processes are killed, and judges it.
-func killed(t *testing.T, binary, endpoint, policy string) {
+func killed(t *testing.T, broker *testbed.Broker, policy string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	prefix := "killed-" + uuid.NewString()[:8] + "-"
-	client, err := awsclient.New(ctx, &awsclient.Options{Endpoint: endpoint})
-	require.NoError(t, err)
-	t.Cleanup(func() { deleteQueues(t, client, prefix) })
 
 	watch := newWatch()
 	urls := make(chan string, 1)
@@ -107,7 +69,7 @@ func killed(t *testing.T, binary, endpoint, policy string) {
 	require.NoError(t, err)
 	conductor := &program{
 		opts: opts, log: slog.New(slog.DiscardHandler), time: newTimeline(out), onMail: watch.mail, onChange: watch.change,
-		backends: config.Backends{"here": backends.Prefixed(sqs.New(client, nil), prefix)},
+		backends: config.Backends{"here": broker.Backend},
 		env:      func(name string) (string, bool) { return "here", name == "QUEUE_BACKEND" },
 	}
 	type verdict struct {
@@ -126,21 +88,18 @@ func killed(t *testing.T, binary, endpoint, policy string) {
 	case v := <-judged:
 		t.Fatalf("the third parties have ended: %v\n%s", v.err, out)
 	}
-	var processes []*process
-	start := func(role, endpoint string) *process {
+	var all []worker
+	start := func(role, url string) worker {
 		d := newDoor(t, partiesURL)
-		p := startProcess(t, binary, []string{"-role", role, "-parties", d.url, "-in-doubt", policy},
-			"QUEUE_BACKEND=sqs", "QUEUE_PREFIX="+prefix, "AWS_ENDPOINT_URL_SQS="+endpoint,
-			"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test")
-		p.door = d
-		processes = append(processes, p)
-		return p
+		w := worker{broker.Start(t, url, "-role", role, "-parties", d.url, "-in-doubt", policy), d}
+		all = append(all, w)
+		return w
 	}
 	// In the middle of its fan-out the list sender's requests stop.
-	gate := newGate(t, endpoint, 40)
-	lists := start(roleListSender, gate.url)
-	senders := []*process{start(roleSender, endpoint), start(roleSender, endpoint)}
-	logger := start(roleLogger, endpoint)
+	gate := testbed.NewGate(t, broker, broker.Publishes, killedCustomers/2/min(fanOut, broker.PerPublish))
+	lists := start(roleListSender, gate.URL)
+	senders := []worker{start(roleSender, broker.URL), start(roleSender, broker.URL)}
+	logger := start(roleLogger, broker.URL)
 
 	wait := func(what string, event <-chan struct{}) {
 		t.Helper()
@@ -152,22 +111,21 @@ func killed(t *testing.T, binary, endpoint, policy string) {
 			t.Fatalf("waiting for %s: %v\n%s", what, ctx.Err(), out)
 		}
 	}
-	wait("the list sender's fan-out", gate.reached)
-	lists.kill(t)
-	gate.open()
-	lists = start(roleListSender, endpoint)
+	wait("the middle of the fan-out", gate.Reached)
+	lists.Kill(t)
+	lists = start(roleListSender, broker.URL)
 	for i := range senders {
 		// While the mail API answers nobody, both senders get to more mails than
 		// one of them can have: each is at some when it dies.
 		stopped := watch.stopAfter(50 + 100*i)
 		wait("mails", stopped)
 		wait("mails under way", watch.underWay(killedSender+1))
-		senders[i].kill(t)
+		senders[i].Kill(t)
 		watch.killed()
 		watch.goOn()
 		senders[i].door.close(t) // the last that it has asked for is done
 		watch.killed()
-		senders[i] = start(roleSender, endpoint)
+		senders[i] = start(roleSender, broker.URL)
 	}
 
 	var v verdict
@@ -177,12 +135,16 @@ func killed(t *testing.T, binary, endpoint, policy string) {
 		t.Fatalf("no verdict: %v\n%s", ctx.Err(), out)
 	}
 	t.Log(out.String())
-	drain(t, append(senders, lists, logger))
+	last := []*testbed.Process{senders[0].Process, senders[1].Process, lists.Process, logger.Process}
+	testbed.Drain(t, last...)
+	for _, p := range last {
+		assert.Contains(t, p.Out.String(), "drained")
+	}
 	require.NoError(t, v.err)
 	assert.False(t, v.lost)
 	r := lastLine(t, out.String())
 	checkSum(t, r)
-	lost := lostLeases(processes)
+	lost := lostLeases(all)
 	watch.check(t, r, policy == "resend", lost)
 	checkOutcomes(t, conductor.fakes)
 	told := conductor.fakes.Activities(mailSent, mailSkipped, mailInDoubt)
@@ -215,72 +177,13 @@ func checkOutcomes(t *testing.T, fakes *parties.Parties) {
 
 // lostLeases are the messages, by id, of which a process says that it lost their
 // lease: on a machine that's too busy for it to renew them in time.
-func lostLeases(ps []*process) map[string]bool {
+func lostLeases(ps []worker) map[string]bool {
 	lost := map[string]bool{}
 	line := regexp.MustCompile(`msg="lease lost" queue=\S+ id=(\S+)`)
 	for _, p := range ps {
-		for _, m := range line.FindAllStringSubmatch(p.out.String(), -1) {
+		for _, m := range line.FindAllStringSubmatch(p.Out.String(), -1) {
 			lost[m[1]] = true
 		}
 	}
 	return lost
-}
-
-// process is a part of the program in a process of its own.
-type process struct {
-	cmd  *exec.Cmd
-	door *door
-	out  *output
-	done chan error
-}
-
-func startProcess(t *testing.T, binary string, args []string, env ...string) *process {
-	t.Helper()
-	p := &process{cmd: exec.CommandContext(t.Context(), binary, args...), out: &output{}, done: make(chan error, 1)} //nolint:gosec // built by this test
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	require.NoError(t, p.cmd.Start())
-	go func() { p.done <- p.cmd.Wait() }()
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() }) // a process that has ended already is no error
-	return p
-}
-
-// kill is SIGKILL; it returns when the process is gone.
-func (p *process) kill(t *testing.T) {
-	t.Helper()
-	require.NoError(t, p.cmd.Process.Kill(), "it was to run until now: %s", p.out)
-	<-p.done
-}
-
-// drain is SIGTERM: the processes end by themselves, and without a complaint.
-func drain(t *testing.T, ps []*process) {
-	t.Helper()
-	for _, p := range ps {
-		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM), "it was to run until now: %s", p.out)
-	}
-	late := time.After(30 * time.Second)
-	for _, p := range ps {
-		select {
-		case err := <-p.done:
-			assert.NoError(t, err, "%s", p.out)
-			assert.Contains(t, p.out.String(), "drained")
-		case <-late:
-			t.Fatalf("not drained: %s", p.out)
-		}
-	}
-}
-
-// deleteQueues leaves the broker as it was.
-func deleteQueues(t *testing.T, client *awssqs.Client, prefix string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) //nolint:usetesting // the test's context is over in a cleanup
-	defer cancel()
-	list, err := client.ListQueues(ctx, &awssqs.ListQueuesInput{QueueNamePrefix: &prefix})
-	if !assert.NoError(t, err) {
-		return
-	}
-	for _, u := range list.QueueUrls {
-		_, err := client.DeleteQueue(ctx, &awssqs.DeleteQueueInput{QueueUrl: &u})
-		assert.NoError(t, err)
-	}
 }

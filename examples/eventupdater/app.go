@@ -11,9 +11,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/middleware"
-	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
 )
 
@@ -131,24 +131,14 @@ func (a *app) runWorker(ctx context.Context, crmURL string, onChange func(middle
 	return a.bus.Run(ctx)
 }
 
-// rejected returns what the dead-letter queue holds, as far as the backend shows
-// it.
-func (a *app) rejected(ctx context.Context) ([]*queue.Delivery, error) {
-	q, err := a.bus.Queue(ctx, crmLeadsDLQ)
-	if err != nil {
-		return nil, err
-	}
-	inspector, ok := queue.As[queue.Inspector](q)
-	if !ok {
-		return nil, &queue.UnsupportedError{Feature: "looking into a queue", System: q.Capabilities().Source.System}
-	}
-	const most = 1000
-	return inspector.Peek(ctx, most)
-}
-
 // listRejected prints what somebody has to look at.
 func (a *app) listRejected(ctx context.Context) error {
-	letters, err := a.rejected(ctx)
+	q, err := a.bus.Queue(ctx, crmLeadsDLQ)
+	if err != nil {
+		return err
+	}
+	const most = 1000
+	letters, err := backends.Look(ctx, q, most)
 	if err != nil {
 		return err
 	}

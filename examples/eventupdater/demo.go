@@ -7,8 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 	"github.com/anyqueue/anyqueue/middleware"
+	"github.com/anyqueue/anyqueue/queue"
 )
 
 // finishTime is how long the demonstration waits, after the last visitor and
@@ -130,37 +132,37 @@ func (a *app) follow(ctx context.Context, v *visitors, b *board) {
 func (a *app) waitForDeadLetters(ctx context.Context, party *thirdparty.Party) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
-	ids := map[string]bool{} // of all looks: one may not see all there is
+	q, err := a.bus.Queue(ctx, crmLeadsDLQ)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
 	var reason string
-	for {
-		refused := map[string]bool{}
+	_, err = backends.Gather(ctx, q, func(seen map[string]*queue.Delivery) bool {
+		refused := map[string]bool{} // the others are of another time
 		for _, q := range party.Log() {
 			if note, ok := q.Note.(crmNote); ok && note.code == "REQUIRED_FIELD_MISSING" {
 				refused[note.externalID] = true
 			}
 		}
-		letters, err := a.rejected(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range letters {
-			if !refused[d.ID] {
-				continue // of another time
+		ids = ids[:0]
+		for id := range refused {
+			d := seen[id]
+			if d == nil {
+				continue
 			}
-			ids[d.ID] = true
+			ids = append(ids, id)
 			if d.DeadLetter != nil {
 				reason = d.DeadLetter.Error
 			}
 		}
-		if len(ids) >= len(refused) || !pause(ctx, 100*time.Millisecond) {
-			a.out.say("%d leads are in the dead-letter queue: %s", len(ids), reason)
-			out := make([]string, 0, len(ids))
-			for id := range ids {
-				out = append(out, id)
-			}
-			return out, nil
-		}
+		return len(ids) == len(refused)
+	})
+	if err != nil {
+		return nil, err
 	}
+	a.out.say("%d leads are in the dead-letter queue: %s", len(ids), reason)
+	return ids, nil
 }
 
 // runFake plays the CRM and the visitors against a web part and a worker that

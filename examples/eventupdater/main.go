@@ -13,9 +13,10 @@
 //	go run ./examples/eventupdater -serve
 //
 // stays up: fill in the form in a browser. Each part can also be a process of
-// its own, when QUEUE_BACKEND names a backend that they can share, such as sqs
-// (with AWS_ENDPOINT_URL_SQS=http://127.0.0.1:4566 that's LocalStack; QUEUE_PREFIX
-// begins the names of the queues):
+// its own, when QUEUE_BACKEND names a backend that they can share: sqs (with
+// AWS_ENDPOINT_URL_SQS=http://127.0.0.1:4566 that's LocalStack) or pubsub (with
+// PUBSUB_EMULATOR_HOST=127.0.0.1:8085 that's Google's emulator). QUEUE_PREFIX
+// begins the names of the queues:
 //
 //	-role web       the form
 //	-role worker    what writes to the CRM

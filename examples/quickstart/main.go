@@ -1,5 +1,6 @@
 // Command quickstart is the program of the README's first page: one queue, one
-// worker, one message. With QUEUE_BACKEND=sqs the queue is in SQS.
+// worker, one message. With QUEUE_BACKEND=sqs the queue is in SQS, with
+// QUEUE_BACKEND=pubsub in Google Cloud Pub/Sub.
 package main
 
 import (
@@ -14,7 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
 	"github.com/anyqueue/anyqueue/sqs"
@@ -49,12 +52,12 @@ func updateLead(crm CRM) queue.Handler {
 	})
 }
 
-func newBus(backends config.Backends, crm CRM, log *slog.Logger) (*config.Bus, error) {
+func newBus(systems config.Backends, crm CRM, log *slog.Logger) (*config.Bus, error) {
 	file, err := config.Parse("queues.yaml", queuesFile, os.LookupEnv)
 	if err != nil {
 		return nil, err
 	}
-	bus, err := config.OpenFile(file, backends, &config.Options{Logger: log})
+	bus, err := config.OpenFile(file, systems, &config.Options{Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +86,13 @@ func main() {
 func run(ctx context.Context, stop func()) error {
 	// Short polls, as this program ends after one message: the next run would have
 	// to wait for what a poll of this one may take. A worker keeps the default.
-	quick := &awsclient.Options{SQS: &sqs.Options{Wait: time.Second}}
-	backends := config.Backends{"memory": memory.New(nil), "sqs": awsclient.Backend(quick)} // QUEUE_BACKEND chooses
-	bus, err := newBus(backends, printer{done: stop}, slog.Default())
+	const wait = time.Second
+	systems := config.Backends{ // QUEUE_BACKEND chooses
+		"memory": memory.New(nil),
+		"sqs":    awsclient.Backend(&awsclient.Options{SQS: &sqs.Options{Wait: wait}}),
+		"pubsub": pubsub.NewBackend(&pubsub.Options{Project: backends.Project(os.LookupEnv), Wait: wait}),
+	}
+	bus, err := newBus(systems, printer{done: stop}, slog.Default())
 	if err != nil {
 		return err
 	}

@@ -186,30 +186,6 @@ func (a *app) redrive(ctx context.Context, opts *queue.RedriveOptions) (moved in
 	return moved, nil
 }
 
-// depth tells how many messages a queue has, as far as the backend knows:
-// waiting, in somebody's hands, or due later.
-func (a *app) depth(ctx context.Context, name string) (int64, error) {
-	q, err := a.bus.Queue(ctx, name)
-	if err != nil {
-		return 0, err
-	}
-	inspector, ok := queue.As[queue.Inspector](q)
-	if !ok {
-		return 0, &queue.UnsupportedError{Feature: "looking into a queue", System: q.Capabilities().Source.System}
-	}
-	stats, err := inspector.Stats(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var n int64
-	for _, part := range []*int64{stats.Ready, stats.InFlight, stats.Delayed} {
-		if part != nil {
-			n += *part
-		}
-	}
-	return n, nil
-}
-
 // report prints the result: the program's last line.
 func (a *app) report(r result) error {
 	line, err := json.Marshal(r)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/examples/internal/database"
 	"github.com/anyqueue/anyqueue/examples/internal/thirdparty"
 	"github.com/anyqueue/anyqueue/queue"
@@ -136,9 +138,18 @@ func (a *app) play(ctx context.Context, load *load, board *board, events *breaka
 	}
 	complaints, _ := board.notRecorded()
 	a.out.say("all has arrived but %d complaints: those panic, and are given up after some tries", complaints)
-	if err := a.waitForDeadLetters(finishing); err != nil {
+	dead, err := a.bus.Queue(finishing, mailgunEventsDLQ)
+	if err != nil {
 		return 0, err
 	}
+	// Those that can't be handled: all of them are there a moment later.
+	seen, err := backends.Gather(finishing, dead, func(seen map[string]*queue.Delivery) bool {
+		return !slices.ContainsFunc(board.complaints(), func(id string) bool { return seen[id] == nil })
+	})
+	if err != nil {
+		return 0, err
+	}
+	a.out.say("%d of them are in the dead-letter queue", len(seen))
 	fixed.Store(true)
 	a.out.say("the bug is fixed; moving the dead letters back")
 	moved := map[string]bool{} // an event may be there twice, as its repeat failed too
@@ -154,7 +165,7 @@ func (a *app) play(ctx context.Context, load *load, board *board, events *breaka
 		some, cancelSome := context.WithTimeout(finishing, 500*time.Millisecond)
 		done := board.until(some, func() bool { complaints, others := board.notRecorded(); return complaints+others == 0 })
 		cancelSome()
-		left, err := a.depth(context.WithoutCancel(finishing), mailgunEventsDLQ)
+		left, err := backends.Waiting(context.WithoutCancel(finishing), dead)
 		if err != nil {
 			return len(moved), err
 		}
@@ -168,23 +179,6 @@ func (a *app) play(ctx context.Context, load *load, board *board, events *breaka
 			return len(moved), nil
 		}
 	}
-}
-
-// waitForDeadLetters waits until nothing is left in the queue: what has failed
-// is in the dead-letter queue then.
-func (a *app) waitForDeadLetters(ctx context.Context) error {
-	for {
-		left, err := a.depth(ctx, mailgunEvents)
-		if err != nil {
-			return err
-		}
-		if left == 0 || !pause(ctx, 200*time.Millisecond) {
-			break
-		}
-	}
-	n, err := a.depth(ctx, mailgunEventsDLQ)
-	a.out.say("%d messages are in the dead-letter queue", n)
-	return err
 }
 
 // queueOutage takes the queue away from the web part for a while.

@@ -95,6 +95,19 @@ func (b *board) notRecorded() (complaints, others int) {
 	return complaints, others
 }
 
+// complaints returns the ids of the accepted complaints that aren't recorded.
+func (b *board) complaints() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for id, k := range b.missing {
+		if k == "complained" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // until waits until ok, which is asked after each change, and reports whether
 // it came to that before ctx ended.
 func (b *board) until(ctx context.Context, ok func() bool) bool {

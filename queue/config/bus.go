@@ -26,6 +26,7 @@ type Bus struct {
 	targets  map[string]bool // queues that others dead-letter to
 	backends Backends
 	opts     Options
+	selected map[string]bool // queues that Run consumes; nil: all
 	limits   map[string][]queue.Middleware
 
 	mu         sync.Mutex
@@ -35,6 +36,7 @@ type Bus struct {
 	mistakes   []error // of Handle, for Run to return
 	closed     bool
 	stop       context.CancelFunc // ends the Run that's under way
+	running    context.Context    //nolint:containedctx // of that Run
 	done       chan struct{}      // closed when it has returned; nil: none is under way
 }
 
@@ -43,11 +45,20 @@ type sharedKey struct {
 	mode  queue.OpenMode
 }
 
-// worker is what Handle was given.
+// worker is what Handle was given, and what has become of it.
 type worker struct {
 	queue      *Queue
 	handler    queue.Handler
 	middleware []queue.Middleware // complete, the outermost first
+
+	// Of Bus.mu.
+	consumer *queue.Consumer // while it runs
+	status   Status
+	since    time.Time // of status
+	err      error     // why it isn't running
+	failures int       // starts in a row that have failed
+	again    time.Time // when it's started again
+	control  control
 }
 
 // OpenFile returns a Bus for a File, which must not be changed afterwards.
@@ -79,6 +90,9 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 		if q.DeadLetter != nil {
 			b.targets[q.DeadLetter.Queue] = true
 		}
+	}
+	if err := b.selects(); err != nil {
+		return nil, err
 	}
 	for _, l := range f.Limits {
 		b.limits[l.Name] = l.gates()
@@ -134,7 +148,7 @@ func (b *Bus) handleLocked(name string, h queue.Handler, mw []queue.Middleware) 
 	case b.done != nil:
 		return &queue.InvalidError{Field: "Handle", Reason: name + " was given its handler after Run had begun"}
 	}
-	b.workers[name] = &worker{queue: q, handler: h, middleware: b.composeLocked(q, mw)}
+	b.workers[name] = &worker{queue: q, handler: h, middleware: b.composeLocked(q, mw), since: time.Now()}
 	return nil
 }
 
@@ -171,6 +185,10 @@ func (b *Bus) Close(ctx context.Context) error {
 		}
 	}
 	b.mu.Lock()
+	for _, w := range b.workers {
+		w.control.paused.clear()
+		w.control.limit.clear()
+	}
 	open := make([]*shared, 0, len(b.shared))
 	for _, s := range b.shared {
 		open = append(open, s)

@@ -19,6 +19,11 @@ type Options struct {
 	// none.
 	Middleware []queue.Middleware
 
+	// Only are patterns of path.Match (blast-*) for the queues that Run consumes, so that
+	// one program can run any part of a file. One that matches no queue is refused.
+	// Default: all that have a handler.
+	Only []string
+
 	// Hooks are given to every consumer. Default: none.
 	Hooks *queue.Hooks
 

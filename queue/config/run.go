@@ -31,9 +31,9 @@ func restart() queue.Backoff { return queue.Backoff{Min: time.Second, Max: time.
 //
 // No consumer stops another: one that can't start or go on, as its queue or
 // dead-letter queue is missing, isn't permitted, or can't do what the file asks,
-// is logged and tried again after 1 s to 1 min. Queues that have no handler in
-// this process are logged in one line. Run may be called again after it has
-// returned.
+// is logged and tried again after 1 s to 1 min; State tells why. Queues that have
+// no handler in this process, or that Options.Only leaves out, are logged in one
+// line. Run may be called again after it has returned.
 func (b *Bus) Run(ctx context.Context) error {
 	ctx, workers, err := b.begin(ctx)
 	if err != nil {
@@ -64,9 +64,11 @@ func (b *Bus) begin(ctx context.Context) (context.Context, []*worker, error) {
 		return nil, nil, &queue.InvalidError{Field: "Run", Reason: "there is no handler; a Bus that only publishes needn't run"}
 	}
 	var workers []*worker
-	var without []string
+	var without, left []string
 	for _, q := range b.file.Queues {
-		if w := b.workers[q.Name]; w != nil {
+		if w := b.workers[q.Name]; w != nil && b.selected != nil && !b.selected[q.Name] {
+			left = append(left, q.Name)
+		} else if w != nil {
 			workers = append(workers, w)
 		} else if !b.targets[q.Name] {
 			without = append(without, q.Name)
@@ -75,7 +77,14 @@ func (b *Bus) begin(ctx context.Context) (context.Context, []*worker, error) {
 	if len(without) > 0 {
 		b.log().Info("queues without a handler in this process", "queues", without)
 	}
+	if len(left) > 0 {
+		b.log().Info("queues left to other processes", "queues", left, "only", b.opts.Only)
+	}
+	if len(workers) == 0 {
+		return nil, nil, &queue.InvalidError{Field: "Options.Only", Reason: fmt.Sprintf("%q selects no queue that has a handler", b.opts.Only)}
+	}
 	ctx, b.stop = context.WithCancel(ctx)
+	b.running = ctx
 	b.done = make(chan struct{})
 	return ctx, workers, nil
 }
@@ -85,14 +94,18 @@ func (b *Bus) finish() {
 	defer b.mu.Unlock()
 	b.stop()
 	close(b.done)
-	b.stop, b.done = nil, nil
+	b.stop, b.running, b.done = nil, nil, nil
 }
 
 // keepRunning consumes one queue until ctx ends, whatever becomes of it.
 func (b *Bus) keepRunning(ctx context.Context, w *worker) error {
+	defer func() { b.note(w, Stopped, nil, 0, time.Time{}) }()
+	var last error
 	for failures := 0; ; {
+		b.note(w, Starting, last, failures, time.Time{})
 		begun := time.Now()
 		err := b.consume(ctx, w)
+		last = err
 		if ctx.Err() != nil {
 			if abandoned, ok := errors.AsType[*queue.AbandonedError](err); ok {
 				return fmt.Errorf("config: queue %s: %w", w.queue.Name, abandoned)
@@ -104,6 +117,7 @@ func (b *Bus) keepRunning(ctx context.Context, w *worker) error {
 		}
 		failures++
 		wait := restart().Delay(failures)
+		b.note(w, Failing, err, failures, time.Now().Add(wait))
 		b.log().Error("consumer stopped", "queue", w.queue.Name, "err", err, "failures", failures, "again_in", wait.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
@@ -140,6 +154,8 @@ func (b *Bus) consume(ctx context.Context, w *worker) error {
 	if err != nil {
 		return fmt.Errorf("config: queue %s: %w", w.queue.Name, err)
 	}
+	b.attach(w, c)
+	defer b.attach(w, nil)
 	defer func() {
 		if n := c.Stats().CutReceives; n > 0 {
 			b.log().Info("receives cut off; what they may have taken is hidden until its lease ends", "queue", w.queue.Name, "count", n)

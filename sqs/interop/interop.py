@@ -18,7 +18,8 @@ It needs boto3, and reads the endpoint, region and credentials from the environm
     interop.py receive QUEUE_URL COUNT  one message per line of standard output
 
 A line is JSON: {"body": BASE64, "id": TEXT, "attributes": {NAME: TEXT or {"b64": BASE64}},
-"group": TEXT}; all but the body may be missing.
+"key": TEXT}; all but the body may be missing. The key is that of a FIFO queue's group. What's
+received has SQS's own "broker_id" too.
 """
 
 import base64
@@ -78,9 +79,10 @@ def receive(sqs, queue_url):
         received.append(
             {
                 "id": meta.get("id", message["MessageId"]),
+                "broker_id": message["MessageId"],
                 "body": body,
                 "attributes": attributes,
-                "group": message["Attributes"].get("MessageGroupId"),
+                "key": message["Attributes"].get("MessageGroupId"),
             }
         )
         sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
@@ -109,7 +111,7 @@ def main():
         for line in sys.stdin:
             message = json.loads(line)
             attributes = {name: from_json(value) for name, value in message.get("attributes", {}).items()}
-            send(sqs, queue_url, base64.b64decode(message["body"]), attributes, message.get("id"), message.get("group"))
+            send(sqs, queue_url, base64.b64decode(message["body"]), attributes, message.get("id"), message.get("key"))
     elif command == "receive":
         left, deadline = int(sys.argv[3]), time.monotonic() + 30
         while left > 0 and time.monotonic() < deadline:

@@ -1,9 +1,11 @@
 // Package backends has the messaging systems that the examples can run on, by
-// the name that QUEUE_BACKEND gives them.
+// the name that QUEUE_BACKEND gives them, and what an example has to know of
+// what they can't do.
 package backends
 
 import (
 	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue/config"
 	"github.com/anyqueue/anyqueue/sqs/awsclient"
 )
@@ -20,5 +22,22 @@ func All(mem *memory.Broker, lookup func(string) (string, bool)) config.Backends
 	return config.Backends{
 		memory.System: mem,
 		"sqs":         Prefixed(awsclient.Backend(nil), prefix),
+		"pubsub":      Prefixed(pubsub.NewBackend(&pubsub.Options{Project: Project(lookup)}), prefix),
 	}
+}
+
+// emulatorProject is where the queues are on Google's emulator, which takes any.
+const emulatorProject = "anyqueue-examples"
+
+// Project is the project of Google Cloud Pub/Sub: that of the environment, or one
+// that does for the emulator, which has no credentials that could name one. Empty:
+// that of the credentials.
+func Project(lookup func(string) (string, bool)) string {
+	if project, ok := lookup("GOOGLE_CLOUD_PROJECT"); ok && project != "" {
+		return project
+	}
+	if emulator, ok := lookup("PUBSUB_EMULATOR_HOST"); ok && emulator != "" {
+		return emulatorProject
+	}
+	return ""
 }

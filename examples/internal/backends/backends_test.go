@@ -43,6 +43,29 @@ func TestOnlySharedBrokersGetThePrefix(t *testing.T) {
 	mem := memory.New(nil)
 	all := backends.All(mem, func(name string) (string, bool) { return "run-1-", name == backends.Prefix })
 	assert.Same(t, mem, all["memory"])
-	require.Contains(t, all, "sqs")
-	assert.Equal(t, "aws_sqs", all["sqs"].System())
+	for name, system := range map[string]string{"sqs": "aws_sqs", "pubsub": "gcp_pubsub"} {
+		require.Contains(t, all, name)
+		assert.Equal(t, system, all[name].System())
+	}
+}
+
+func TestOnlyTheEmulatorGetsAProjectByItself(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"the emulator":             {map[string]string{"PUBSUB_EMULATOR_HOST": "127.0.0.1:8085"}, "anyqueue-examples"},
+		"the emulator, and a name": {map[string]string{"PUBSUB_EMULATOR_HOST": "127.0.0.1:8085", "GOOGLE_CLOUD_PROJECT": "mine"}, "mine"},
+		"Google Cloud":             {map[string]string{"GOOGLE_CLOUD_PROJECT": "mine"}, "mine"},
+		"what credentials say":     {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			assert.Equal(t, tc.want, backends.Project(func(name string) (string, bool) {
+				v, ok := tc.env[name]
+				return v, ok
+			}))
+		})
+	}
 }
