@@ -6,6 +6,7 @@
 #                                           ANYQUEUE_TEST_PYTHON=a Python with the AWS SDK boto3
 #   elasticmq    ElasticMQ (SQS)            ANYQUEUE_TEST_SQS_ELASTICMQ=http://127.0.0.1:PORT
 #   pubsub       Google's Pub/Sub emulator  ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:PORT
+#                                           ANYQUEUE_TEST_PUBSUB_JAR=its program, for tests that kill one of their own
 #                                           ANYQUEUE_TEST_PUBSUB_PYTHON=a Python with Google's client
 #
 # As a command:
@@ -342,6 +343,7 @@ up_pubsub() {
 	await_pubsub "$home" "127.0.0.1:$port"
 	{
 		printf 'export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:%s\n' "$port"
+		printf 'export ANYQUEUE_TEST_PUBSUB_JAR=%q\n' "$jar"
 		printf 'export ANYQUEUE_TEST_PUBSUB_PYTHON=%s\n' "$installed/bin/python"
 	} >"$home/env"
 }

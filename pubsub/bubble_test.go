@@ -71,7 +71,8 @@ func (n *network) dial(ctx context.Context, _ string) (net.Conn, error) {
 	return c, nil
 }
 
-// set cuts all connections and refuses new ones, or lets them be made again.
+// set cuts all connections and refuses new ones, which the client has noticed when it
+// returns, or lets them be made again.
 func (n *network) set(down bool) {
 	n.mu.Lock()
 	n.down = down

@@ -38,11 +38,17 @@ func TestConformanceEmulator(t *testing.T) {
 
 func clientFor(t *testing.T) *gcp.Client {
 	t.Helper()
+	return pubsubtest.Dial(t, emulatorAddress(t))
+}
+
+// emulatorAddress is where the emulator is; without one the test is skipped.
+func emulatorAddress(t *testing.T) string {
+	t.Helper()
 	address := os.Getenv(emulator)
 	if address == "" {
 		t.Skipf("%s isn't set: start the servers with .ci/servers.sh", emulator)
 	}
-	return pubsubtest.Dial(t, address)
+	return address
 }
 
 func publishRaw(ctx context.Context, client *gcp.Client, q queue.Queue, body []byte, attributes map[string]string) error {

@@ -2,6 +2,7 @@ package pubsub_test
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"path"
 	"strings"
@@ -226,6 +227,12 @@ func (f *fake) ensure(t *testing.T, name string, spec *queue.QueueSpec) *queue.E
 // open opens a queue for the length of the test.
 func (f *fake) open(t *testing.T, name string, opts *queue.OpenOptions) queue.Queue {
 	t.Helper()
+	if opts == nil {
+		opts = &queue.OpenOptions{}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
 	q, err := f.backend.Open(t.Context(), name, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, q.Close(context.Background())) })

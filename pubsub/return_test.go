@@ -147,6 +147,7 @@ func TestNothingIsGivenBackBetweenTwoReceives(t *testing.T) {
 					ds, err := q.Receive(t.Context(), 16)
 					require.NoError(t, err)
 					require.Equal(t, []string{"one"}, bodies(ds))
+					synctest.Wait() // the other's pull has arrived
 					pulls := len(f.pulls())
 					if moment.before {
 						s.add(c.then, "two", "three")
