@@ -46,7 +46,8 @@ func (e *emulator) host() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, address, ok := strings.Cut(strings.TrimSpace(out), "ANYQUEUE_TEST_PUBSUB_EMULATOR=")
+	_, address, ok := strings.Cut(out, "ANYQUEUE_TEST_PUBSUB_EMULATOR=")
+	address, _, _ = strings.Cut(address, "\n")
 	if !ok {
 		return "", fmt.Errorf("%s didn't say where the Pub/Sub emulator is: %q", e.servers, out)
 	}

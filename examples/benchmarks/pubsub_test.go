@@ -140,7 +140,7 @@ func TestAnEmulatorIsStartedOnceAndStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	script, log := filepath.Join(dir, "servers.sh"), filepath.Join(dir, "log")
-	content := `echo "$@" >>` + log + `; case $1 in start) echo "export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:1" ;; esac`
+	content := `echo "$@" >>` + log + `; case $1 in start) echo "export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:1"; echo "export ANYQUEUE_TEST_OTHER=2" ;; esac`
 	if err := os.WriteFile(script, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
