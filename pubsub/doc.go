@@ -56,6 +56,14 @@
 //
 // Messages are received by unary pulls, several at a time when there's a backlog: they
 // bring exactly what can start soon, so that concurrency is exact and changed live.
+// Both ways were measured with the generated client on Google's emulator: unary pulls
+// made 67,500 messages a second with no-op handlers, streaming pulls 53,800, and that
+// only with forty of them, as each brings a hundred messages every 50 ms; with handlers
+// of 10 ms both made 9,000. The service may differ: a pull there may bring fewer
+// messages than asked for, which more pulls side by side make up for, and Google says
+// that streams reach a higher throughput
+// (https://docs.cloud.google.com/pubsub/docs/pull).
+//
 // Lease lengths are those of the subscription, or of OpenOptions.Lease, then with one
 // more request for each pull; they're rounded up to whole seconds. Without a
 // dead-letter policy Pub/Sub counts no attempts. [InfoOf] tells what it says of a
@@ -117,6 +125,10 @@
 // (package cloudmonitoring) Stats says that everything is unknown. Peek receives, and
 // gives back: it's refused unless confirmed where that has consequences. Purge seeks
 // both subscriptions to the present.
+//
+// Ensure may be called by several processes at once, and again. Creating a subscription
+// isn't atomic on Google's emulator: when two processes make the same one at once there,
+// messages may go to one that nobody sees. Within one Backend that can't happen.
 //
 // # Permissions
 //
