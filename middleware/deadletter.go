@@ -58,7 +58,8 @@ const (
 //
 // Only a delivery whose own attempt failed is given up: never one that
 // succeeded, was dropped, snoozed, or was cut short by a shutdown or a lost
-// lease. A panic is a failure. The copy is of what the broker delivered, whatever
+// lease. What was moved back as a test (queue.RedriveOptions.Trial) is given up at its
+// first failure. A panic is a failure. The copy is of what the broker delivered, whatever
 // the handler has done to it. A shutdown doesn't stop the publishing.
 //
 // NewConsumer refuses a policy that can't work on its queue: MaxFailures where
@@ -229,6 +230,9 @@ func (dl *deadLetter) reason(ctx context.Context, d *queue.Delivery, kind queue.
 	}
 	if queue.Interrupted(ctx, err) || dl.opts.OnExhausted == Block && d.OrderingKey != "" {
 		return ""
+	}
+	if d.DeadLetter != nil && d.DeadLetter.Trial {
+		return queue.ReasonTrial
 	}
 	if n := dl.opts.MaxFailures; n > 0 && d.Failures+1 >= n {
 		return queue.ReasonFailures

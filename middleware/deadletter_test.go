@@ -38,26 +38,31 @@ func TestDeadLetterGivesUp(t *testing.T) {
 		h    queue.Handler
 		want queue.DeadLetterReason
 	}{
-		"rejected at once":           {opts, func() *queue.Delivery { return delivery("a", 0) }, returns(queue.Reject(errDown)), queue.ReasonRejected},
-		"rejected through wrapping":  {opts, func() *queue.Delivery { return delivery("a", 0) }, returns(fmt.Errorf("order 7: %w", queue.Reject(errDown))), queue.ReasonRejected},
-		"the last failure":           {opts, func() *queue.Delivery { return delivery("a", 2) }, fails, queue.ReasonFailures},
-		"a later one":                {opts, func() *queue.Delivery { return delivery("a", 20) }, fails, queue.ReasonFailures},
-		"an explicit retry":          {opts, func() *queue.Delivery { return delivery("a", 2) }, returns(queue.RetryAfter(1, errDown)), queue.ReasonFailures},
-		"too old":                    {opts, func() *queue.Delivery { return aged(delivery("a", 0), time.Hour) }, fails, queue.ReasonAge},
-		"a panic":                    {opts, func() *queue.Delivery { return delivery("a", 2) }, panics, queue.ReasonFailures},
-		"a day old, by default":      {middleware.DeadLetterOptions{}, func() *queue.Delivery { return aged(delivery("a", 0), 24*time.Hour) }, fails, queue.ReasonAge},
-		"not the last failure":       {opts, func() *queue.Delivery { return delivery("a", 1) }, fails, ""},
-		"not yet too old":            {opts, func() *queue.Delivery { return aged(delivery("a", 0), 59*time.Minute) }, fails, ""},
-		"no age limit":               {middleware.DeadLetterOptions{MaxAge: -1}, func() *queue.Delivery { return aged(delivery("a", 99), 999*time.Hour) }, fails, ""},
-		"age unknown":                {opts, func() *queue.Delivery { d := delivery("a", 0); d.EnqueuedAt = time.Time{}; return d }, fails, ""},
-		"success, however old":       {opts, func() *queue.Delivery { return aged(delivery("a", 9), 99*time.Hour) }, ok, ""},
-		"snooze, however old":        {opts, func() *queue.Delivery { return aged(delivery("a", 9), 99*time.Hour) }, returns(queue.Snooze(1)), ""},
-		"drop, however old":          {opts, func() *queue.Delivery { return aged(delivery("a", 9), 99*time.Hour) }, returns(queue.Drop(errDown)), ""},
-		"moved by somebody else":     {opts, func() *queue.Delivery { return delivery("a", 9) }, returns(queue.WithDeadLettered("x", errDown)), ""},
-		"ordered, skip":              {opts, func() *queue.Delivery { d := delivery("a", 2); d.OrderingKey = "k"; return d }, fails, queue.ReasonFailures},
-		"ordered, block":             {block(opts), func() *queue.Delivery { d := delivery("a", 9); d.OrderingKey = "k"; return d }, fails, ""},
-		"block without an order key": {block(opts), func() *queue.Delivery { return delivery("a", 9) }, fails, queue.ReasonFailures},
-		"ordered, block, rejected":   {block(opts), func() *queue.Delivery { d := delivery("a", 0); d.OrderingKey = "k"; return d }, returns(queue.Reject(errDown)), queue.ReasonRejected},
+		"rejected at once":            {opts, func() *queue.Delivery { return delivery("a", 0) }, returns(queue.Reject(errDown)), queue.ReasonRejected},
+		"rejected through wrapping":   {opts, func() *queue.Delivery { return delivery("a", 0) }, returns(fmt.Errorf("order 7: %w", queue.Reject(errDown))), queue.ReasonRejected},
+		"the last failure":            {opts, func() *queue.Delivery { return delivery("a", 2) }, fails, queue.ReasonFailures},
+		"a later one":                 {opts, func() *queue.Delivery { return delivery("a", 20) }, fails, queue.ReasonFailures},
+		"an explicit retry":           {opts, func() *queue.Delivery { return delivery("a", 2) }, returns(queue.RetryAfter(1, errDown)), queue.ReasonFailures},
+		"too old":                     {opts, func() *queue.Delivery { return aged(delivery("a", 0), time.Hour) }, fails, queue.ReasonAge},
+		"a panic":                     {opts, func() *queue.Delivery { return delivery("a", 2) }, panics, queue.ReasonFailures},
+		"a day old, by default":       {middleware.DeadLetterOptions{}, func() *queue.Delivery { return aged(delivery("a", 0), 24*time.Hour) }, fails, queue.ReasonAge},
+		"not the last failure":        {opts, func() *queue.Delivery { return delivery("a", 1) }, fails, ""},
+		"not yet too old":             {opts, func() *queue.Delivery { return aged(delivery("a", 0), 59*time.Minute) }, fails, ""},
+		"no age limit":                {middleware.DeadLetterOptions{MaxAge: -1}, func() *queue.Delivery { return aged(delivery("a", 99), 999*time.Hour) }, fails, ""},
+		"age unknown":                 {opts, func() *queue.Delivery { d := delivery("a", 0); d.EnqueuedAt = time.Time{}; return d }, fails, ""},
+		"success, however old":        {opts, func() *queue.Delivery { return aged(delivery("a", 9), 99*time.Hour) }, ok, ""},
+		"snooze, however old":         {opts, func() *queue.Delivery { return aged(delivery("a", 9), 99*time.Hour) }, returns(queue.Snooze(1)), ""},
+		"drop, however old":           {opts, func() *queue.Delivery { return aged(delivery("a", 9), 99*time.Hour) }, returns(queue.Drop(errDown)), ""},
+		"moved by somebody else":      {opts, func() *queue.Delivery { return delivery("a", 9) }, returns(queue.WithDeadLettered("x", errDown)), ""},
+		"ordered, skip":               {opts, func() *queue.Delivery { d := delivery("a", 2); d.OrderingKey = "k"; return d }, fails, queue.ReasonFailures},
+		"ordered, block":              {block(opts), func() *queue.Delivery { d := delivery("a", 9); d.OrderingKey = "k"; return d }, fails, ""},
+		"block without an order key":  {block(opts), func() *queue.Delivery { return delivery("a", 9) }, fails, queue.ReasonFailures},
+		"a trial's first failure":     {opts, func() *queue.Delivery { return trial(delivery("a", 0)) }, fails, queue.ReasonTrial},
+		"a trial that's told to wait": {opts, func() *queue.Delivery { return trial(delivery("a", 0)) }, returns(queue.RetryAfter(1, errDown)), queue.ReasonTrial},
+		"a trial that succeeds":       {opts, func() *queue.Delivery { return trial(delivery("a", 0)) }, ok, ""},
+		"a trial that's snoozed":      {opts, func() *queue.Delivery { return trial(delivery("a", 0)) }, returns(queue.Snooze(1)), ""},
+		"a trial, ordered, block":     {block(opts), func() *queue.Delivery { d := trial(delivery("a", 0)); d.OrderingKey = "k"; return d }, fails, ""},
+		"ordered, block, rejected":    {block(opts), func() *queue.Delivery { d := delivery("a", 0); d.OrderingKey = "k"; return d }, returns(queue.Reject(errDown)), queue.ReasonRejected},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -83,8 +88,14 @@ func TestDeadLetterGivesUp(t *testing.T) {
 			assert.Equal(t, d.Failures+1, info.Failures)
 			assert.Equal(t, "orders", info.Source.Name)
 			assert.NotEmpty(t, info.Fingerprint)
+			assert.False(t, info.Trial, "it's over")
 		})
 	}
+}
+
+func trial(d *queue.Delivery) *queue.Delivery {
+	d.DeadLetter = &queue.DeadLetterInfo{Trial: true, Operation: "op-1"}
+	return d
 }
 
 func block(o middleware.DeadLetterOptions) middleware.DeadLetterOptions {

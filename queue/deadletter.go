@@ -29,6 +29,8 @@ type DeadLetterInfo struct {
 	// RedriveOptions.ID of the last time.
 	Redriven  int    `json:"re,omitempty"`
 	Operation string `json:"op,omitempty"`
+	// Trial says that it was moved back as a test (RedriveOptions.Trial).
+	Trial bool `json:"try,omitempty"`
 }
 
 const (
@@ -44,6 +46,7 @@ const (
 	ReasonRejected DeadLetterReason = "rejected" // the handler said so
 	ReasonFailures DeadLetterReason = "failures" // too many
 	ReasonAge      DeadLetterReason = "age"      // for too long
+	ReasonTrial    DeadLetterReason = "trial"    // once, after it was moved back as a test
 )
 
 // NewDeadLetter returns the copy of d to publish to a dead-letter queue after it
@@ -72,21 +75,24 @@ func NewDeadLetter(d *Delivery, err error, reason DeadLetterReason, now time.Tim
 	return m
 }
 
-// redriven returns the message to publish back for a dead letter, in an operation of
-// that name.
-func redriven(d *Delivery, now time.Time, operation string) *Message {
+// redriven returns the message to publish back for a dead letter.
+func redriven(d *Delivery, now time.Time, o *RedriveOptions) *Message {
 	m := hopMessage(d, time.Time{}, 0)
 	m.meta.ageFrom = now
 	if m.OrderingKey == "" {
 		m.OrderingKey, m.meta.key = m.meta.key, ""
 	}
-	if m.meta.deadLetter != nil {
-		dl := *m.meta.deadLetter
-		dl.Redriven++
-		dl.Operation = operation
-		dl.Stack = "" // it has been read, and costs the most
-		m.meta.deadLetter = &dl
+	var dl DeadLetterInfo
+	switch {
+	case m.meta.deadLetter != nil:
+		dl = *m.meta.deadLetter
+	case o.ID == "" && !o.Trial:
+		return m // dead-lettered by the broker, or put there by hand
 	}
+	dl.Redriven++
+	dl.Operation, dl.Trial = o.ID, o.Trial
+	dl.Stack = "" // it has been read, and costs the most
+	m.meta.deadLetter = &dl
 	return m
 }
 

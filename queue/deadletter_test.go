@@ -131,7 +131,7 @@ func TestRedrivenMessageStartsAnew(t *testing.T) {
 		letter.FillFromBroker("b-2", failed)
 		assert.Equal(t, round-1, letter.DeadLetter.Redriven)
 		moved := failed.Add(time.Hour)
-		d = r.carry(t, 0, redriven(letter, moved, ""), moved)
+		d = r.carry(t, 0, redriven(letter, moved, &RedriveOptions{}), moved)
 		d.FillFromBroker("b-3", moved)
 		assert.Equal(t, "b-1", d.ID)
 		assert.True(t, d.EnqueuedAt.Equal(first))

@@ -79,7 +79,7 @@ func TestTimesThatCannotBeWrittenDoNotLoseTheRest(t *testing.T) {
 	d = r.wire.Decode([]byte("x"), map[string]string{MetaAttribute: `{"attrs":{"e":""},"dl":{"last":"9999-12-31T23:59:59-23:59"}}`}, nil)
 	require.NotNil(t, d.DeadLetter)
 	assert.True(t, d.DeadLetter.LastAt.IsZero())
-	back = r.carry(t, 0, redriven(d, time.Now(), ""), time.Now())
+	back = r.carry(t, 0, redriven(d, time.Now(), &RedriveOptions{}), time.Now())
 	assert.Equal(t, map[string]string{"e": ""}, back.Attributes)
 }
 

@@ -209,7 +209,7 @@ func TestOrderingKeyOfADeadLetterSurvivesAQueueWithoutOrder(t *testing.T) {
 			require.NoError(t, err)
 			letter := c.via.Wire.Decode(enc.Body, enc.Attributes, nil)
 			letter.OrderingKey = p.Message.OrderingKey // as the broker gives it
-			back, err := long.Prepare(redriven(letter, now, ""), now)
+			back, err := long.Prepare(redriven(letter, now, &RedriveOptions{}), now)
 			require.NoError(t, err)
 			assert.Equal(t, c.key, back.Message.OrderingKey)
 			assert.Empty(t, back.Message.meta.key)

@@ -33,6 +33,12 @@ type RedriveOptions struct {
 	// moved isn't moved again. Default: now.
 	Before time.Time
 
+	// Trial moves messages as a test: those that fail once come back at once, with
+	// ReasonTrial, instead of being tried again for as long as their queue's policy
+	// says. It works where the consumers use middleware.DeadLetter, and not for keys
+	// that OnExhausted blocks.
+	Trial bool
+
 	// Max ends the operation after so many messages were moved; 0: no limit.
 	Max int
 
@@ -137,7 +143,7 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 		return RedriveResult{}, err
 	}
 	now := time.Now()
-	copyOf := func(d *Delivery, now time.Time) *Message { return redriven(d, now, o.ID) }
+	copyOf := func(d *Delivery, now time.Time) *Message { return redriven(d, now, &o) }
 	r := &redrive{
 		mover: newMover(from, to.Publish, copyOf, o.Rate), opts: o, caps: from.Capabilities(), home: to.Capabilities().Source,
 		begun: now, start: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},

@@ -206,6 +206,35 @@ func TestRedriveOfAnInterruptedOperationLeavesWhatCameBack(t *testing.T) {
 	})
 }
 
+// What the broker has dead-lettered, or people have put there, has no history; it's
+// known again all the same.
+func TestATrialIsMarkedAndKnownAgain(t *testing.T) {
+	redriving(t, memory.Options{}, func(m *moving) {
+		m.die("orders", 1)
+		require.NoError(m, m.dead.Publish(m.Context(), &queue.Message{Body: []byte("by hand")}))
+		time.Sleep(time.Second)
+		opts := &queue.RedriveOptions{ID: "op-9", Trial: true}
+		assert.Equal(m, queue.RedriveResult{Moved: 2}, m.redrive(opts))
+		ds, err := m.was.Receive(m.Context(), 2)
+		require.NoError(m, err)
+		for _, d := range ds {
+			require.NotNil(m, d.DeadLetter)
+			assert.True(m, d.DeadLetter.Trial)
+			assert.Equal(m, 1, d.DeadLetter.Redriven)
+			again := queue.NewDeadLetter(d, errBroken, queue.ReasonTrial, time.Now())
+			require.NoError(m, m.dead.Publish(m.Context(), again))
+			require.NoError(m, m.was.Settle(m.Context(), queue.Settlement{Delivery: d}))
+		}
+		opts.Trial = false
+		assert.Equal(m, queue.RedriveResult{Newer: 2, CameBack: 2}, m.redrive(opts))
+		assert.Equal(m, queue.RedriveResult{Moved: 2}, m.redrive(nil))
+		for _, d := range m.broker.Messages("orders") {
+			assert.False(m, d.DeadLetter.Trial)
+			assert.Equal(m, 2, d.DeadLetter.Redriven)
+		}
+	})
+}
+
 func TestRedriveRemovesLaterWhatItCouldNotRemove(t *testing.T) {
 	redriving(t, memory.Options{}, func(m *moving) {
 		m.die("orders", 6)

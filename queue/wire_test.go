@@ -68,7 +68,7 @@ func deadLetterAndBack(t *testing.T, r rules, seed int, body []byte, attrs, type
 		require.Empty(t, id, "seed %d: an id that was on the wire must stay there", seed)
 	}
 	back.FillFromBroker("broker-id-2", now)
-	again := r.carry(t, seed, redriven(back, now.Add(time.Hour), ""), now.Add(time.Hour))
+	again := r.carry(t, seed, redriven(back, now.Add(time.Hour), &RedriveOptions{}), now.Add(time.Hour))
 	require.True(t, bytes.Equal(want.Body, again.Body), "seed %d: body after redrive", seed)
 	require.Equal(t, want.Attributes, again.Attributes, "seed %d: after redrive", seed)
 	if r.typed {
@@ -169,7 +169,7 @@ func TestTypesOfForeignAttributesSurvive(t *testing.T) {
 		for _, via := range []string{"pubsub", "portable"} {
 			there := wires()[via].carry(t, 0, letter, time.Now())
 			assert.Equal(t, attrs(), there.Attributes)
-			back := r.carry(t, 0, redriven(there, time.Now(), ""), time.Now())
+			back := r.carry(t, 0, redriven(there, time.Now(), &RedriveOptions{}), time.Now())
 			assert.Equal(t, attrs(), back.Attributes)
 			assert.Equal(t, types, back.carriedTypes())
 		}
@@ -188,7 +188,7 @@ func TestLongValuesAndForeignNamesGoThroughADeadLetterQueueOfAnotherSystem(t *te
 	d = all["pubsub"].wire.Decode([]byte("\x00"), maps.Clone(attrs), nil)
 	there = all["sqs"].carry(t, 0, NewDeadLetter(d, errTest, ReasonAge, time.Now()), time.Now())
 	assert.Equal(t, attrs, there.Attributes)
-	back := all["pubsub"].carry(t, 0, redriven(there, time.Now(), ""), time.Now())
+	back := all["pubsub"].carry(t, 0, redriven(there, time.Now(), &RedriveOptions{}), time.Now())
 	assert.Equal(t, attrs, back.Attributes)
 	assert.Equal(t, []byte("\x00"), back.Body)
 }
