@@ -33,7 +33,8 @@ type Bus struct {
 	publishers map[string]queue.Publisher
 	shared     map[sharedKey]*shared
 	workers    map[string]*worker
-	mistakes   []error // of Handle, for Run to return
+	mistakes   []error         // of Handle, for Run to return
+	warned     map[string]bool // lines of Ensure's reports that were logged
 	closed     bool
 	stop       context.CancelFunc // ends the Run that's under way
 	running    context.Context    //nolint:containedctx // of that Run
@@ -85,13 +86,15 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 		file: f, queues: f.names(), targets: map[string]bool{}, backends: backends, opts: *opts,
 		limits:     map[string][]queue.Middleware{},
 		publishers: map[string]queue.Publisher{}, shared: map[sharedKey]*shared{}, workers: map[string]*worker{},
+		warned: map[string]bool{},
 	}
 	for _, q := range f.Queues {
 		if q.DeadLetter != nil {
 			b.targets[q.DeadLetter.Queue] = true
 		}
 	}
-	if err := b.selects(); err != nil {
+	var err error
+	if b.selected, err = b.choose("Options.Only", opts.Only); err != nil {
 		return nil, err
 	}
 	for _, l := range f.Limits {
@@ -152,18 +155,27 @@ func (b *Bus) handleLocked(name string, h queue.Handler, mw []queue.Middleware) 
 	return nil
 }
 
+// File returns what the Bus was made from. It must not be changed.
+func (b *Bus) File() *File { return b.file }
+
 // Queue opens a queue for everything that can be done with it, such as looking
 // into it with queue.Inspector or emptying a dead-letter queue with
 // queue.Redrive. It's opened once, without the default delay of the file, and
 // belongs to the Bus: don't close it.
 func (b *Bus) Queue(ctx context.Context, name string) (queue.Queue, error) {
+	return b.QueueFor(ctx, name, queue.ForBoth)
+}
+
+// QueueFor is Queue for no more than one purpose, where the permissions may allow no
+// more. To look into a queue, and to empty it, queue.ForConsume is enough.
+func (b *Bus) QueueFor(ctx context.Context, name string, mode queue.OpenMode) (queue.Queue, error) {
 	b.mu.Lock()
 	q, err := b.find("Queue", name)
 	if err != nil {
 		b.mu.Unlock()
 		return nil, err
 	}
-	s := b.sharedLocked(q, queue.ForBoth)
+	s := b.sharedLocked(q, mode)
 	b.mu.Unlock()
 	return s.get(ctx)
 }

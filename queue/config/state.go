@@ -126,21 +126,22 @@ func (b *Bus) attach(w *worker, c *queue.Consumer) {
 	w.applyLocked()
 }
 
-// selects works out which queues Run consumes.
-func (b *Bus) selects() error {
-	if len(b.opts.Only) == 0 {
-		return nil
+// choose returns the queues that patterns of path.Match select; nil for no patterns.
+// Each pattern must match a queue.
+func (b *Bus) choose(field string, patterns []string) (map[string]bool, error) {
+	if len(patterns) == 0 {
+		return nil, nil //nolint:nilnil // all of them
 	}
-	b.selected = map[string]bool{}
-	for _, pattern := range b.opts.Only {
+	chosen := map[string]bool{}
+	for _, pattern := range patterns {
 		found := false
 		for name := range b.queues {
 			ok, err := path.Match(pattern, name)
 			if err != nil {
-				return &queue.InvalidError{Field: "Options.Only", Reason: fmt.Sprintf("%q: %v", pattern, err)}
+				return nil, &queue.InvalidError{Field: field, Reason: fmt.Sprintf("%q: %v", pattern, err)}
 			}
 			if ok {
-				found, b.selected[name] = true, true
+				found, chosen[name] = true, true
 			}
 		}
 		if !found {
@@ -148,8 +149,8 @@ func (b *Bus) selects() error {
 			for i, q := range b.file.Queues {
 				names[i] = q.Name
 			}
-			return &queue.InvalidError{Field: "Options.Only", Reason: b.file.Name + " has " + unknown("no queue", pattern, names)}
+			return nil, &queue.InvalidError{Field: field, Reason: b.file.Name + " has " + unknown("no queue", pattern, names)}
 		}
 	}
-	return nil
+	return chosen, nil
 }

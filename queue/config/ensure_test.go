@@ -1,0 +1,193 @@
+package config_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/queue/config"
+)
+
+const fourQueues = `
+backend: memory
+queues:
+  orders: {dead_letter: {queue: orders-dlq}}
+  orders-dlq: {}
+  elsewhere: {address: "arn:aws:sqs:eu-west-1:1:elsewhere"}
+  mails: {}
+`
+
+func TestEnsureTellsFirstAndThenDoes(t *testing.T) {
+	t.Parallel()
+	broker := memory.New(nil)
+	b := openBus(t, fourQueues, config.Backends{"memory": broker})
+
+	plan, err := b.Ensure(t.Context(), &config.EnsureOptions{DryRun: true})
+	require.NoError(t, err)
+	_, err = b.Queue(t.Context(), "orders")
+	require.ErrorIs(t, err, queue.ErrQueueNotFound, "a dry run makes nothing")
+
+	done, err := b.Ensure(t.Context(), nil)
+	require.NoError(t, err)
+	assert.Equal(t, plan, done)
+	var names []string
+	for _, e := range done {
+		names = append(names, e.Queue)
+		require.NoError(t, e.Err)
+		if e.Queue == "elsewhere" {
+			assert.Contains(t, e.Skipped, "arn:aws:sqs:eu-west-1:1:elsewhere")
+			assert.Empty(t, e.Report)
+			continue
+		}
+		assert.Empty(t, e.Skipped)
+		assert.Len(t, e.Report.Created, 1, e.Queue)
+		_, err = b.Queue(t.Context(), e.Queue)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, []string{"orders", "orders-dlq", "elsewhere", "mails"}, names)
+
+	again, err := b.Ensure(t.Context(), nil)
+	require.NoError(t, err)
+	for _, e := range again {
+		assert.Empty(t, e.Report, e.Queue)
+	}
+}
+
+func TestEnsureOfSomeTakesTheirDeadLetterQueuesAlong(t *testing.T) {
+	t.Parallel()
+	broker := &spy{Backend: memory.New(nil)}
+	b := openBus(t, fourQueues, config.Backends{"memory": broker})
+	done, err := b.Ensure(t.Context(), &config.EnsureOptions{Only: []string{"ord*s"}, Update: true})
+	require.NoError(t, err)
+	require.Len(t, done, 2)
+	assert.Equal(t, []string{"orders-dlq", "orders"}, broker.ensured)
+	assert.True(t, broker.specs["orders"].Update)
+	assert.True(t, broker.specs["orders-dlq"].IsDeadLetter)
+
+	_, err = b.Ensure(t.Context(), &config.EnsureOptions{Only: []string{"order"}})
+	require.ErrorIs(t, err, queue.ErrInvalid)
+	assert.ErrorContains(t, err, `"orders"`)
+}
+
+// talker is a backend whose Ensure says something about each queue, takes a second,
+// and fails for some.
+type talker struct {
+	queue.Backend
+	mu         sync.Mutex
+	busy, most int
+}
+
+var errRefused = errors.New("refused")
+
+func (b *talker) Ensure(ctx context.Context, name string, _ *queue.QueueSpec) (*queue.EnsureReport, error) {
+	b.mu.Lock()
+	b.busy++
+	b.most = max(b.most, b.busy)
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.busy--
+		b.mu.Unlock()
+	}()
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if strings.HasPrefix(name, "bad") {
+		return nil, errRefused
+	}
+	// As backends do that ensure the dead-letter queue along with its queue.
+	return &queue.EnsureReport{Warnings: []string{"about " + name, "about the dead"}}, nil
+}
+
+func TestAQueueThatCannotBeEnsuredFailsAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := openBus(t, `
+backend: it
+queues:
+  orders: {dead_letter: {queue: bad-dlq}}
+  bad-dlq: {}
+  mails: {}
+`, config.Backends{"it": &talker{Backend: memory.New(nil)}})
+		done, err := b.Ensure(t.Context(), nil)
+		require.NoError(t, err)
+		require.ErrorIs(t, done[0].Err, errRefused)
+		require.ErrorContains(t, done[0].Err, "bad-dlq")
+		require.ErrorIs(t, done[1].Err, errRefused)
+		require.NoError(t, done[2].Err)
+		assert.Equal(t, []string{"about mails", "about the dead"}, done[2].Report.Warnings)
+	})
+}
+
+func TestManyQueuesAreEnsuredSideBySide(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		text.WriteString("backend: it\nqueues:\n")
+		for i := range 64 {
+			fmt.Fprintf(&text, "  queue-%d: {}\n", i)
+		}
+		backend := &talker{Backend: memory.New(nil)}
+		b := openBus(t, text.String(), config.Backends{"it": backend})
+		begun := time.Now()
+		done, err := b.Ensure(t.Context(), nil)
+		require.NoError(t, err)
+		assert.Len(t, done, 64)
+		assert.Equal(t, 4*time.Second, time.Since(begun))
+		assert.Equal(t, 16, backend.most)
+
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		done, err = b.Ensure(ctx, nil)
+		require.NoError(t, err)
+		failed := 0
+		for _, e := range done {
+			if e.Err != nil {
+				require.ErrorIs(t, e.Err, context.DeadlineExceeded)
+				failed++
+			}
+		}
+		assert.Equal(t, 48, failed)
+	})
+}
+
+func TestWhatIsSaidOfADeadLetterQueueIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &lines{}
+		b, err := config.OpenFile(parse(t, `
+backend: it
+ensure: true
+queues:
+  orders: {dead_letter: {queue: dead}}
+  mails: {dead_letter: {queue: dead}}
+  dead: {}
+`), config.Backends{"it": &talker{Backend: memory.New(&memory.Options{Create: true})}},
+			&config.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		require.NoError(t, err)
+		done, err := b.Ensure(t.Context(), nil)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"about orders"}, done[0].Report.Warnings)
+		assert.Equal(t, []string{"about dead", "about the dead"}, done[2].Report.Warnings)
+		for _, name := range []string{"orders", "mails", "dead"} {
+			_, err := b.Queue(t.Context(), name)
+			require.NoError(t, err)
+		}
+		assert.Len(t, log.with("about the dead"), 1)
+		assert.Len(t, log.with("about mails"), 1)
+		require.NoError(t, b.Close(t.Context()))
+	})
+}
