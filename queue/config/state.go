@@ -126,6 +126,22 @@ func (b *Bus) attach(w *worker, c *queue.Consumer) {
 	w.applyLocked()
 }
 
+// Names returns the queues of the file that patterns of path.Match select; without a
+// pattern all of them, in the order of the file. A pattern that selects none is refused.
+func (b *Bus) Names(patterns ...string) ([]string, error) {
+	chosen, err := b.choose("queue", patterns)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, q := range b.file.Queues {
+		if chosen == nil || chosen[q.Name] {
+			names = append(names, q.Name)
+		}
+	}
+	return names, nil
+}
+
 // choose returns the queues that patterns of path.Match select; nil for no patterns.
 // Each pattern must match a queue.
 func (b *Bus) choose(field string, patterns []string) (map[string]bool, error) {

@@ -1,0 +1,241 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// RedriveSpec says what a redrive operation does. Only From is needed.
+type RedriveSpec struct {
+	// ID names the operation: 1 to 64 letters, digits, - and _. Default: a new one.
+	ID string `json:"id"`
+
+	// From is the dead-letter queue, To where its messages go; queues of the file.
+	// Default of To: the queue that dead-letters to From, if it's the only one.
+	From string `json:"from"`
+	To   string `json:"to"`
+
+	Select Selection `json:"select,omitzero"`
+
+	// Max ends the operation after so many messages were moved; 0: no limit. After a
+	// crash it may be exceeded by what was moved in the last second.
+	Max int `json:"max,omitempty"`
+
+	// Rate is the most messages moved a second; 0: no limit.
+	Rate float64 `json:"rate,omitempty"`
+
+	// Try is how many messages are moved first, as a test; 0: none. After TryFor
+	// (default 1 minute, which must be enough to handle them) those that failed
+	// again are counted, and with more than TryAllow the operation is Stopped.
+	Try      int           `json:"try,omitempty"`
+	TryFor   time.Duration `json:"try_for_ns,omitempty"`
+	TryAllow int           `json:"try_allow,omitempty"`
+
+	By
+}
+
+var operationID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
+	invalid := func(field, reason string) (RedriveSpec, error) {
+		return s, &queue.InvalidError{Field: "RedriveSpec." + field, Reason: reason}
+	}
+	if s.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return s, fmt.Errorf("admin: a name for the operation: %w", err)
+		}
+		s.ID = id.String()
+	}
+	switch {
+	case !operationID.MatchString(s.ID):
+		return invalid("ID", fmt.Sprintf("%q isn't 1 to 64 letters, digits, - and _", s.ID))
+	case s.Max < 0:
+		return invalid("Max", "negative")
+	case !(s.Rate >= 0) || math.IsInf(s.Rate, 0):
+		return invalid("Rate", "must be a number of messages a second, or 0")
+	case s.Try < 0 || s.TryFor < 0 || s.TryAllow < 0:
+		return invalid("Try", "negative")
+	case s.Try == 0 && (s.TryFor > 0 || s.TryAllow > 0):
+		return invalid("Try", "isn't set, but TryFor or TryAllow is")
+	case s.Max > 0 && s.Try > s.Max:
+		return invalid("Try", "is over Max")
+	}
+	if s.Try > 0 {
+		s.TryFor = cmp.Or(s.TryFor, time.Minute)
+	}
+	if a.file.Queue(s.From) == nil {
+		return invalid("From", fmt.Sprintf("%s has no queue %q", a.file.Name, s.From))
+	}
+	if s.To == "" {
+		sources := a.sources(s.From)
+		switch len(sources) {
+		case 0:
+			return invalid("To", fmt.Sprintf("no queue of %s dead-letters to %s: it must be said where its messages go", a.file.Name, s.From))
+		case 1:
+			s.To = sources[0]
+		default:
+			return invalid("To", fmt.Sprintf("several queues dead-letter to %s: it must be one of %s", s.From, strings.Join(sources, ", ")))
+		}
+	}
+	switch {
+	case a.file.Queue(s.To) == nil:
+		return invalid("To", fmt.Sprintf("%s has no queue %q", a.file.Name, s.To))
+	case s.To == s.From:
+		return invalid("To", "is From")
+	}
+	return s, nil
+}
+
+// Redrive begins to move dead letters back, and returns as soon as the Store has the
+// operation and its queues are open; ctx is only for that. It fails with ErrInvalid
+// when the spec can't be meant, when there's an operation of that ID, or one is under
+// way on the same dead-letter queue.
+func (a *Admin) Redrive(ctx context.Context, spec RedriveSpec) (Operation, error) {
+	spec, err := a.complete(spec)
+	if err != nil {
+		return Operation{}, err
+	}
+	o := &operation{admin: a, now: Operation{RedriveSpec: spec, Began: time.Now()}}
+	if in, err := inspector(a.open(ctx, spec.From, queue.ForConsume)); err == nil {
+		sctx, cancel := context.WithTimeout(ctx, a.opts.Timeout)
+		if s, err := in.Stats(sctx); err == nil { // else it's unknown
+			o.now.Total = cmp.Or(s.Total, s.Ready)
+		}
+		cancel()
+	}
+	a.mu.Lock()
+	if _, ok := a.ops[spec.ID]; ok {
+		a.mu.Unlock()
+		return Operation{}, &queue.InvalidError{Field: "RedriveSpec.ID", Reason: "there's an operation " + spec.ID}
+	}
+	a.ops[spec.ID] = o
+	a.mu.Unlock()
+	op, err := o.begin(ctx, spec.By, "redrive began")
+	if err != nil {
+		a.mu.Lock()
+		delete(a.ops, spec.ID)
+		a.mu.Unlock()
+		return Operation{}, err
+	}
+	return op, nil
+}
+
+// Operations returns all operations that are known, the latest first.
+func (a *Admin) Operations() []Operation {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]Operation, 0, len(a.ops))
+	for _, o := range a.ops {
+		if o.now.Status != "" { // it has begun
+			out = append(out, o.now)
+		}
+	}
+	slices.SortFunc(out, func(a, b Operation) int {
+		return cmp.Or(b.Began.Compare(a.Began), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+// Operation returns one operation as it is now.
+func (a *Admin) Operation(id string) (Operation, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o, err := a.findLocked(id)
+	if err != nil {
+		return Operation{}, err
+	}
+	return o.now, nil
+}
+
+func (a *Admin) findLocked(id string) (*operation, error) {
+	o := a.ops[id]
+	if o == nil {
+		return nil, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("there's none with the id %q", id)}
+	}
+	return o, nil
+}
+
+// WaitRedrive waits until an operation isn't under way any more, or ctx ends.
+func (a *Admin) WaitRedrive(ctx context.Context, id string) (Operation, error) {
+	a.mu.Lock()
+	o, err := a.findLocked(id)
+	if err != nil {
+		a.mu.Unlock()
+		return Operation{}, err
+	}
+	done := o.done
+	a.mu.Unlock()
+	return o.wait(ctx, done)
+}
+
+// PauseRedrive finishes the batch on its way, and leaves the rest to ResumeRedrive. It
+// returns when that has happened, or ctx ends.
+func (a *Admin) PauseRedrive(ctx context.Context, id string, by By) (Operation, error) {
+	return a.halt(ctx, id, by, errPaused)
+}
+
+// CancelRedrive is PauseRedrive for good. What was moved stays moved.
+func (a *Admin) CancelRedrive(ctx context.Context, id string, by By) (Operation, error) {
+	return a.halt(ctx, id, by, errCanceled)
+}
+
+// ResumeRedrive goes on with an operation that's Paused, Interrupted, Failed or Stopped;
+// one that's Stopped goes on without a further test. What it has moved before isn't moved
+// again, even if it has come back. An operation that's still under way in another process
+// with the same Store shouldn't be resumed: no message would be harmed, but the counts
+// would be wrong.
+func (a *Admin) ResumeRedrive(ctx context.Context, id string, by By) (Operation, error) {
+	a.mu.Lock()
+	o, err := a.findLocked(id)
+	a.mu.Unlock()
+	if err != nil {
+		return Operation{}, err
+	}
+	return o.begin(ctx, by, "redrive resumed")
+}
+
+func (a *Admin) halt(ctx context.Context, id string, by By, cause *haltError) (Operation, error) {
+	a.mu.Lock()
+	o, err := a.findLocked(id)
+	if err != nil {
+		a.mu.Unlock()
+		return Operation{}, err
+	}
+	done := o.done
+	switch {
+	case done != nil:
+		o.stop(cause)
+	case cause == errCanceled && o.now.Status.resumable():
+		o.now.Status = Canceled
+	default:
+		status := o.now.Status
+		a.mu.Unlock()
+		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, status)}
+	}
+	a.mu.Unlock()
+	a.opts.Logger.Info("redrive to be "+string(cause.status), "id", id, "queue", o.now.From, "actor", by.Actor, "reason", by.Reason)
+	if done == nil {
+		op := o.state()
+		return op, a.save(ctx, op)
+	}
+	return o.wait(ctx, done)
+}
+
+// save keeps an operation's state in the Store.
+func (a *Admin) save(ctx context.Context, op Operation) error {
+	if err := a.opts.Store.Save(ctx, op); err != nil {
+		return fmt.Errorf("admin: keeping the operation %s: %w", op.ID, err)
+	}
+	return nil
+}

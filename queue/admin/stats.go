@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// QueueStats is what's known of one queue.
+type QueueStats struct {
+	Queue   string
+	Backend string // as the file calls it
+	// DeadLetter is its dead-letter queue, and DeadLetterOf are the queues that it's
+	// the dead-letter queue of.
+	DeadLetter   string
+	DeadLetterOf []string
+
+	queue.Stats
+	Err error // why nothing is known
+}
+
+// MarshalJSON gives what's unknown as null, and ages in seconds.
+func (s QueueStats) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Queue        string    `json:"queue"`
+		Backend      string    `json:"backend"`
+		DeadLetter   string    `json:"dead_letter,omitempty"`
+		DeadLetterOf []string  `json:"dead_letter_of,omitempty"`
+		Ready        *int64    `json:"ready"`
+		InFlight     *int64    `json:"in_flight"`
+		Delayed      *int64    `json:"delayed"`
+		Total        *int64    `json:"total"`
+		OldestAge    *float64  `json:"oldest_age_seconds"`
+		AsOf         time.Time `json:"as_of,omitzero"`
+		Approximate  bool      `json:"approximate"`
+		Source       string    `json:"source,omitempty"`
+		Err          string    `json:"error,omitempty"`
+	}{
+		s.Queue, s.Backend, s.DeadLetter, s.DeadLetterOf, s.Ready, s.InFlight, s.Delayed, s.Total, nil,
+		s.AsOf, s.Approximate, s.Source, "",
+	}
+	if s.OldestAge != nil {
+		seconds := s.OldestAge.Seconds()
+		out.OldestAge = &seconds
+	}
+	if s.Err != nil {
+		out.Err = s.Err.Error()
+	}
+	return json.Marshal(out)
+}
+
+// Stats tells about the queues that patterns of path.Match select; without a pattern all
+// of them, in the order of the file. A pattern that selects none is refused. Each queue
+// costs a request or two, and has Options.Timeout to answer; what it can't say is in its
+// own row.
+func (a *Admin) Stats(ctx context.Context, only ...string) ([]QueueStats, error) {
+	names, err := a.bus.Names(only...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]QueueStats, len(names))
+	slots := make(chan struct{}, a.opts.Parallel)
+	var wg sync.WaitGroup
+	for i, name := range names {
+		q := a.file.Queue(name)
+		out[i] = QueueStats{Queue: name, Backend: q.Backend, DeadLetterOf: a.sources(name)}
+		if q.DeadLetter != nil {
+			out[i].DeadLetter = q.DeadLetter.Queue
+		}
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			out[i].Stats, out[i].Err = a.stats(ctx, name)
+		})
+	}
+	wg.Wait()
+	return out, nil
+}
+
+func (a *Admin) stats(ctx context.Context, name string) (queue.Stats, error) {
+	in, err := inspector(a.open(ctx, name, queue.ForConsume))
+	if err != nil {
+		return queue.Stats{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.opts.Timeout)
+	defer cancel()
+	return in.Stats(ctx)
+}
+
+func inspector(q queue.Queue, err error) (queue.Inspector, error) {
+	if err != nil {
+		return nil, err
+	}
+	in, ok := queue.As[queue.Inspector](q)
+	if !ok {
+		return nil, &queue.UnsupportedError{Feature: "looking into a queue", System: q.Capabilities().Source.System}
+	}
+	return in, nil
+}
+
+// sources are the queues that dead-letter to one.
+func (a *Admin) sources(name string) []string {
+	var out []string
+	for _, q := range a.file.Queues {
+		if q.DeadLetter != nil && q.DeadLetter.Queue == name {
+			out = append(out, q.Name)
+		}
+	}
+	return out
+}
