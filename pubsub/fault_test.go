@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -228,9 +227,8 @@ func (r *rig) judge(known int, qs ...queue.Queue) int {
 func (r *rig) empty() {
 	r.t.Helper()
 	for _, suffix := range []string{"", ".return"} {
-		out, err := r.direct.SubscriptionAdminClient.Pull(r.t.Context(), &pubsubpb.PullRequest{
-			Subscription: subscriptionName(r.name + suffix), MaxMessages: 1000, ReturnImmediately: true, //nolint:staticcheck // to see what's left
-		})
+		//lint:ignore SA1019 a pull that doesn't wait is what's needed to see what's left
+		out, err := r.direct.SubscriptionAdminClient.Pull(r.t.Context(), &pubsubpb.PullRequest{Subscription: subscriptionName(r.name + suffix), MaxMessages: 1000, ReturnImmediately: true})
 		require.NoError(r.t, err)
 		var left []string
 		for _, m := range out.GetReceivedMessages() {
@@ -251,12 +249,6 @@ func (r *rig) first(prefix string) []string {
 		}
 	}
 	return out
-}
-
-func (r *rig) counts() map[string]int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.handled)
 }
 
 // numbered returns n messages with the prefix and a number.

@@ -87,7 +87,7 @@ func (w *world) named(name string) []sdktrace.ReadOnlySpan {
 func value(s sdktrace.ReadOnlySpan, key attribute.Key) string {
 	for _, kv := range s.Attributes() {
 		if kv.Key == key {
-			return kv.Value.Emit()
+			return kv.Value.String()
 		}
 	}
 	return ""
@@ -231,7 +231,7 @@ func (w *world) sums(name string, by attribute.Key) map[string]int64 {
 		if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == name {
 			for _, p := range sum.DataPoints {
 				v, _ := p.Attributes.Value(by)
-				out[v.Emit()] += p.Value
+				out[v.String()] += p.Value
 			}
 		}
 	}
@@ -325,7 +325,7 @@ func TestStatsAreRecordedAsFarAsTheyAreKnown(t *testing.T) {
 			case metricdata.Gauge[int64]:
 				for _, p := range g.DataPoints {
 					state, _ := p.Attributes.Value("anyqueue.message.state")
-					got[m.Name+" "+state.Emit()] = fmt.Sprint(p.Value)
+					got[m.Name+" "+state.String()] = fmt.Sprint(p.Value)
 				}
 			case metricdata.Gauge[float64]:
 				got[m.Name] = fmt.Sprint(g.DataPoints[0].Value)
