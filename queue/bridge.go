@@ -228,7 +228,7 @@ func (b *bridge) step(ctx context.Context, m *mover, ds []*Delivery) error {
 			continue
 		}
 		refused++
-		b.opts.Logger.Error("bridge: a message can't be copied; it stays", "queue", b.name, "id", f.d.ID, "err", f.err, "again_in", b.opts.Aside)
+		b.opts.Logger.Error("bridge: a message can't be copied; it stays", "queue", b.name, "id", f.d.ID, "err", f.err, "in", b.opts.Aside)
 		m.keeper.drop(f.d)
 		m.settle(work, []*Delivery{f.d}, Settlement{Kind: Release, Delay: b.opts.Aside})
 		if b.caps.Ordering && !b.caps.KeyLocked && f.d.OrderingKey != "" {

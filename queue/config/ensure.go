@@ -169,7 +169,7 @@ func (b *Bus) ensure(ctx context.Context, q *Queue) error {
 		return err
 	}
 	if skipped != "" {
-		b.log().Debug("not created", "queue", q.Name, "reason", skipped)
+		b.log().Debug("not created", "queue", q.Name, "what", skipped)
 	}
 	if len(report.Created) > 0 {
 		b.log().Info("created", "queue", q.Name, "what", report.Created)
