@@ -109,9 +109,9 @@
 // retention of a dead-letter queue that's shorter than its source's. Open and
 // OpenFile also refuse what the service behind a backend is known not to allow:
 //
-//	           lease       retention    delay     max_age     tags
-//	SQS        1s to 12h   1m to 14d    to 14d    under 14d   50
-//	Pub/Sub    1s to 10m   10m to 31d   to 31d    under 31d   64 labels, in lower case
+//	           lease       retention    delay     max_age     timeout   tags
+//	SQS        1s to 12h   1m to 14d    to 14d    under 14d   to 12h    50
+//	Pub/Sub    1s to 10m   10m to 31d   to 31d    under 31d   any       64 labels, in lower case
 //
 // What only the broker knows (that a queue is missing, or can't do what's asked) is
 // found when the queue is opened.

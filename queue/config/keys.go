@@ -65,7 +65,7 @@ func (r *reader) queueFields(q *Queue) []field {
 		{"tags", r.tags(&q.Tags), "labels by name, for people, searches and bills, which are set when the queue is made: at most 50 tags on SQS, at most 64 labels in lower case on Pub/Sub; default none", nil},
 		{"limit", r.name(&q.Limit), "the shared limit that the queue counts against, one of limits; default none", nil},
 		{"rate", r.rate(&q.Rate), "handler starts in this process by second, minute, hour or day (50/s, 100/m, 1000/h, 5/d), at most 1000000/s; default no limit", nil},
-		{"timeout", r.optional(&q.Timeout, 0), "how long one try of a handler may take, as a duration (30s) of at most max_extension; default no limit", nil},
+		{"timeout", r.optional(&q.Timeout, 0), "how long one try of a handler may take, as a duration (30s) of at most max_extension, and of 12h on SQS; default no limit", nil},
 		{"drain_timeout", r.optional(&q.DrainTimeout, -1), "how long running handlers may go on at a shutdown, as a duration, where 0s is not at all", short(queue.DefaultDrainTimeout)},
 		{"receive_grace", r.optional(&q.ReceiveGrace, -1), "how long an open poll may go on at a shutdown before it's cut off, as a duration, where 0s is not at all", short(queue.DefaultReceiveGrace)},
 		{"max_extension", r.duration(&q.MaxExtension), "how long a lease is kept for one delivery, as a duration over 0s", short(queue.DefaultMaxExtension)},

@@ -96,6 +96,29 @@ queues:
 	assert.ErrorContains(t, err, "not YAML")
 }
 
+// What a file may say of a service, the imitations of it in memory take, and nothing
+// else: they have their limits from the same pages.
+func TestFilesAndImitationsAgreeOnWhatServicesAllow(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for backend, like := range map[string]memory.Like{"sqs": memory.SQSStandard, "pubsub": memory.PubSub} {
+		for _, d := range []time.Duration{
+			time.Second / 2, time.Second, 59 * time.Second, time.Minute, 599 * time.Second, 10 * time.Minute, 601 * time.Second,
+			12 * time.Hour, 12*time.Hour + time.Second, 14 * day, 14*day + time.Second, 31 * day, 31*day + time.Second,
+		} {
+			for what, q := range map[string]*config.Queue{"lease": {Lease: d}, "retention": {Retention: d}} {
+				if backend == "pubsub" && d == time.Second && what == "lease" {
+					continue // can't be a subscription's own, but a consumer can ask for it
+				}
+				q.Name, q.Backend = "orders", backend
+				_, said := config.OpenFile(&config.File{Queues: []*config.Queue{q}}, untouched(t), nil)
+				_, done := memory.New(&memory.Options{Like: like}).Ensure(t.Context(), "orders", &queue.QueueSpec{Lease: q.Lease, Retention: q.Retention})
+				assert.Equal(t, done == nil, said == nil, "%s %v on %s: the file: %v; Ensure: %v", what, d, backend, said, done)
+			}
+		}
+	}
+}
+
 func TestTagsAreWhatTheServiceTakes(t *testing.T) {
 	t.Parallel()
 	many := map[string]string{}

@@ -16,6 +16,7 @@ const day = 24 * time.Hour
 type service struct {
 	name                       string
 	minLease, maxLease         time.Duration
+	maxTotal                   time.Duration // of a lease with its extensions; 0: any
 	minRetention, maxRetention time.Duration
 	tags                       string // what it calls them
 	maxTags                    int
@@ -27,9 +28,9 @@ type service struct {
 func serviceOf(system string) *service {
 	switch system {
 	case "aws_sqs":
-		return &service{"SQS", time.Second, 12 * time.Hour, time.Minute, 14 * day, "tags", 50, awsTag}
+		return &service{"SQS", time.Second, 12 * time.Hour, 12 * time.Hour, time.Minute, 14 * day, "tags", 50, awsTag}
 	case "gcp_pubsub":
-		return &service{"Pub/Sub", time.Second, 10 * time.Minute, 10 * time.Minute, 31 * day, "labels", 64, googleLabel}
+		return &service{"Pub/Sub", time.Second, 10 * time.Minute, 0, 10 * time.Minute, 31 * day, "labels", 64, googleLabel}
 	}
 	return nil
 }
@@ -68,6 +69,9 @@ func (c *checker) service(q *Queue, s *service) {
 	within("retention", q.Retention, s.minRetention, s.maxRetention)
 	if q.Delay > s.maxRetention {
 		c.queue(q, fmt.Sprintf("delay %s is over %s, the longest that %s keeps a message", short(q.Delay), short(s.maxRetention), s.name), "delay")
+	}
+	if s.maxTotal > 0 && q.Timeout > s.maxTotal {
+		c.queue(q, fmt.Sprintf("timeout %s is over %s, at which %s ends a lease, however often it was extended", short(q.Timeout), short(s.maxTotal), s.name), "timeout")
 	}
 	if dl := q.DeadLetter; dl != nil && dl.MaxAge >= s.maxRetention {
 		c.queue(q, fmt.Sprintf("max_age %s isn't under %s, the longest that %s keeps a message", short(dl.MaxAge), short(s.maxRetention), s.name), "dead_letter.max_age")
