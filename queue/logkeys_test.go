@@ -85,31 +85,34 @@ func TestLogLinesHaveTheSameKeysEverywhere(t *testing.T) {
 	}
 }
 
-// keysOf are those that a call to a logger has, or to append, which gathers arguments
-// for one.
+// keysOf are those that a call to a logger has, or what gathers arguments for one.
 func keysOf(n ast.Node) []string {
-	call, ok := n.(*ast.CallExpr)
-	if !ok {
-		if list, ok := n.(*ast.CompositeLit); ok && isAnySlice(list.Type) {
-			return literals(list.Elts)
+	switch n := n.(type) {
+	case *ast.AssignStmt:
+		for i, to := range n.Lhs {
+			if list, ok := n.Rhs[min(i, len(n.Rhs)-1)].(*ast.CompositeLit); ok && isArguments(to) {
+				return literals(list.Elts)
+			}
 		}
-		return nil
-	}
-	switch f := call.Fun.(type) {
-	case *ast.SelectorExpr:
-		first, ok := levels[f.Sel.Name]
-		if ok && isLogger(f.X) && len(call.Args) > first {
-			return literals(call.Args[first:])
-		}
-	case *ast.Ident:
-		if f.Name != "append" || len(call.Args) < 3 {
-			return nil
-		}
-		if to, ok := call.Args[0].(*ast.Ident); ok && (to.Name == "args" || to.Name == "attrs") {
-			return literals(call.Args[1:])
+	case *ast.CallExpr:
+		switch f := n.Fun.(type) {
+		case *ast.SelectorExpr:
+			if first, ok := levels[f.Sel.Name]; ok && isLogger(f.X) && len(n.Args) > first {
+				return literals(n.Args[first:])
+			}
+		case *ast.Ident:
+			if f.Name == "append" && len(n.Args) > 2 && isArguments(n.Args[0]) {
+				return literals(n.Args[1:])
+			}
 		}
 	}
 	return nil
+}
+
+// isArguments tells a variable by its name.
+func isArguments(x ast.Expr) bool {
+	v, ok := x.(*ast.Ident)
+	return ok && (v.Name == "args" || v.Name == "attrs")
 }
 
 // isLogger tells by its name: log, Logger, logger(), log().
@@ -123,15 +126,6 @@ func isLogger(x ast.Expr) bool {
 		return strings.HasPrefix(strings.ToLower(x.Name), "log")
 	}
 	return false
-}
-
-func isAnySlice(x ast.Expr) bool {
-	a, ok := x.(*ast.ArrayType)
-	if !ok {
-		return false
-	}
-	elem, ok := a.Elt.(*ast.Ident)
-	return ok && elem.Name == "any"
 }
 
 // literals are the keys of key, value, key, value.
