@@ -80,20 +80,29 @@ func count(n *int64) string {
 }
 
 func (t *tool) peek(flags *flag.FlagSet) command {
-	n := flags.Int("n", 10, "at most so many messages")
-	groups := flags.Bool("groups", false, "only tell how many dead letters failed alike")
+	n := flags.Int("n", 0, "at most so many messages. Default 10, and 500 for -groups")
+	groups := flags.Bool("groups", false, "only tell how many of those failed alike")
 	confirm := flags.Bool("confirm", false, "also where it has consequences: on SQS it counts as a receive, and hides the messages for a moment")
 	return command{args: 1, run: func(ctx context.Context, a *admin.Admin, args []string) error {
 		peek := a.Peek
 		if *confirm {
 			peek = a.PeekConfirmed
 		}
+		if *n == 0 {
+			if *n = 10; *groups {
+				*n = 500
+			}
+		}
 		ds, err := peek(ctx, args[0], *n)
 		if err != nil {
 			return err
 		}
 		if *groups {
-			return t.groups(admin.Group(ds))
+			if err := t.groups(admin.Group(ds)); err != nil || t.json {
+				return err
+			}
+			t.printf("of %d messages\n", len(ds))
+			return nil
 		}
 		for _, d := range ds {
 			if err := t.message(d); err != nil {

@@ -16,6 +16,7 @@
 //	-only 'blast-*,crm-*'
 //	                     publish to and consume only these
 //	-role publish|work   only one half, on a backend that processes can share
+//	-keep                leave the dead letters where they are, for examples/admin
 //
 // QUEUE_BACKEND chooses the backend: memory, sqs or pubsub. The queues are those of
 // traffic/queues.yaml, which examples/admin can operate with -f.
@@ -72,6 +73,7 @@ type program struct {
 	role     string
 	http     string
 	logLevel string
+	keep     bool
 }
 
 // result is the last line.
@@ -91,6 +93,7 @@ func (p *program) parse(args []string) error {
 	only := f.String("only", "", "publish to and consume only the queues of these patterns, comma-separated")
 	f.StringVar(&p.role, "role", "all", "all, publish or work")
 	f.StringVar(&p.http, "http", "", "where to listen for /live and /ready, such as 127.0.0.1:8080")
+	f.BoolVar(&p.keep, "keep", false, "leave the dead letters where they are, without looking whether all of them are there")
 	f.StringVar(&p.logLevel, "log", "off", "log from this level on: debug, info, warn, error or off")
 	if err := f.Parse(args); err != nil {
 		return flag.ErrHelp // it has been said
@@ -213,13 +216,16 @@ func (p *program) operate(ctx context.Context, bus *config.Bus, t *traffic.Traff
 		}
 	}
 	if p.role == "all" && ctx.Err() == nil { // else what's open is left for the next run
-		missing, err := t.Collect(ctx)
-		if err != nil {
-			return err
-		}
-		r.Lost = r.Open + len(missing)
-		for id, queue := range missing {
-			fmt.Fprintf(p.errs, "%s isn't in %s\n", id, queue)
+		r.Lost = r.Open
+		if !p.keep {
+			missing, err := t.Collect(ctx)
+			if err != nil {
+				return err
+			}
+			r.Lost += len(missing)
+			for id, queue := range missing {
+				fmt.Fprintf(p.errs, "%s isn't in %s\n", id, queue)
+			}
 		}
 	}
 	if err := json.NewEncoder(p.out).Encode(r); err != nil {

@@ -46,6 +46,20 @@ func TestAHundredAndTwentyQueuesLoseNothing(t *testing.T) {
 	})
 }
 
+func TestDeadLettersAreLeftIfAskedTo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, out := newProgram()
+		mem := memory.New(&memory.Options{Create: true})
+		p.backends[memory.System] = mem
+		require.NoError(t, p.run(t.Context(), []string{"-for", "20s", "-rate", "50", "-only", "partner-*", "-keep"}), "%s", out)
+		var r result
+		require.NoError(t, json.Unmarshal([]byte(out.lastLine()), &r))
+		assert.Positive(t, r.DeadLettered)
+		assert.Len(t, mem.Messages("partner-dlq"), r.DeadLettered)
+	})
+}
+
 func TestAPartOfTheQueuesRunsAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
