@@ -19,7 +19,7 @@ type mover struct {
 	ready  time.Time    // when the rate allows more
 
 	// repeated holds, exactly, what was published but couldn't be removed: when
-	// it comes again it's removed.
+	// it comes again it's removed. Movers of one queue may share it.
 	repeated *idSet
 
 	failing int   // moves without a success, one after the other

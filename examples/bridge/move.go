@@ -39,7 +39,7 @@ func (m *move) run(ctx context.Context) error {
 	if n, unknown := backends.Waiting(ask, m.from); unknown == nil {
 		m.result.Remaining = &n
 	}
-	m.result.Seconds = time.Since(m.begun).Round(time.Millisecond).Seconds()
+	m.result.Seconds = float64(time.Since(m.begun).Milliseconds()) / 1000
 	if err == nil && m.untilEmpty && ctx.Err() == nil && m.result.Left > 0 {
 		err = fmt.Errorf("%d messages stay in %s, as %s can't carry them", m.result.Left, m.name, m.to)
 	}

@@ -44,7 +44,7 @@ const (
 	atFirst   = 300 // messages that wait when a bridge starts
 	meanwhile = 100 // messages that a producer publishes after that
 	keys      = 7
-	parallel  = 4
+	parallel  = 2
 	late      = 5 // messages that aren't due for long
 	lateFrom  = 1_000_000
 
