@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anyqueue/anyqueue/internal/broker"
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -156,6 +157,12 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 	if err != nil {
 		return err
 	}
+	var dead settings
+	if spec.DeadLetter != "" {
+		if dead, err = b.settings(spec.DeadLetter, remote.DeadLetterSpec(spec)); err != nil {
+			return err
+		}
+	}
 	if n := spec.BrokerMaxAttempts; want.deadAfter != n {
 		r.Differences = append(r.Differences, fmt.Sprintf("queue %s: the broker dead-letters after %d attempts, not %d: %s allows %d to %d",
 			name, want.deadAfter, n, b.like.system, max(b.like.minDead, 1), b.like.maxDead))
@@ -165,7 +172,7 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 	if want.deadTo != "" && b.cores[want.deadTo] == nil {
 		r.Created = append(r.Created, "dead-letter queue "+want.deadTo)
 		if !spec.DryRun {
-			b.create(want.deadTo, settings{ordered: want.ordered, lease: b.lease(), retention: b.deadRetention()})
+			b.create(want.deadTo, dead)
 		}
 	}
 	c := b.cores[name]

@@ -169,11 +169,11 @@ func (dl *deadLetter) warn(info queue.ConsumerInfo) {
 	to, _ := capabilities(dl.to)
 	if caps.Retention > 0 && to.Retention > 0 && to.Retention <= caps.Retention {
 		info.Logger.Warn("the dead-letter queue keeps messages no longer than the queue: dead letters may expire before somebody has looked",
-			"queue", info.Name, "dead_letter", o.Name, "retention", to.Retention)
+			"queue", info.Name, "to", o.Name, "retention", to.Retention)
 	}
 	if n := to.Wire.MaxBytes; n > 0 && (caps.Wire.MaxBytes == 0 || caps.Wire.MaxBytes > n) {
 		info.Logger.Warn("the dead-letter queue takes smaller messages than the queue: a larger one can't be given up",
-			"queue", info.Name, "dead_letter", o.Name, "max_bytes", n)
+			"queue", info.Name, "to", o.Name, "max_bytes", n)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -24,7 +25,8 @@ import (
 // QueueSpec.Update it's changed instead; the order of a subscription can't be.
 //
 // A subscription doesn't expire. A dead-letter queue keeps its messages for 31 days,
-// Pub/Sub's longest, is ordered if the queue is, and has no return topic.
+// Pub/Sub's longest, unless QueueSpec.DeadLetterSpec says otherwise, is ordered if the
+// queue is, and has no return topic.
 // QueueSpec.BrokerMaxAttempts becomes the max_delivery_attempts of a dead-letter
 // policy, 5 to 100, and needs a dead-letter queue. For that policy Pub/Sub's own
 // service account must be allowed to publish to the dead-letter topic and to
@@ -77,8 +79,7 @@ func (e *ensuring) queue(ctx context.Context, name string, spec *queue.QueueSpec
 		return err
 	}
 	if spec.DeadLetter != "" {
-		dead := queue.QueueSpec{Ordered: spec.Ordered, IsDeadLetter: true, Tags: spec.Tags}
-		if err := e.queue(ctx, spec.DeadLetter, &dead); err != nil {
+		if err := e.queue(ctx, spec.DeadLetter, remote.DeadLetterSpec(spec)); err != nil {
 			return fmt.Errorf("its dead-letter queue %s: %w", spec.DeadLetter, err)
 		}
 	}

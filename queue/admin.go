@@ -72,6 +72,10 @@ type QueueSpec struct {
 	BrokerMaxAttempts int
 	IsDeadLetter      bool
 
+	// DeadLetterSpec says more about the dead-letter queue: of it, Lease, Retention and
+	// Tags count. Default: the same Tags, and what else a dead-letter queue gets.
+	DeadLetterSpec *QueueSpec
+
 	// Tags are labels for people, searches and bills: SQS's tags, Pub/Sub's
 	// labels. Others that the queue has are left.
 	Tags map[string]string

@@ -354,7 +354,7 @@ func (b *bridge) step(ctx context.Context, m *mover, ds []*Delivery) (held []*De
 			continue
 		}
 		blocked[f.d.OrderingKey] = f.d.OrderingKey != ""
-		b.opts.Logger.Error("bridge: a message can't be copied; it stays", "queue", b.name, "id", f.d.ID, "err", f.err, "again_in", b.opts.Aside)
+		b.opts.Logger.Error("bridge: a message can't be copied; it stays", "queue", b.name, "id", f.d.ID, "err", f.err, "in", b.opts.Aside)
 		b.leave(work, m, f.d, b.opts.Aside)
 		if b.caps.Ordering && !b.caps.KeyLocked && f.d.OrderingKey != "" {
 			b.parked[f.d.OrderingKey] = now.Add(b.opts.Aside)

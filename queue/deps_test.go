@@ -45,7 +45,7 @@ var rules = map[string]rule{
 	"queue":                {direct: []string{uuid}, linked: []string{uuid}},
 	"queue/queuetest":      {own: []string{"queue"}, linked: []string{uuid}},
 	"queue/config":         {own: []string{"queue", "middleware"}, direct: []string{"go.yaml.in/yaml/v3"}, linked: []string{uuid, "go.yaml.in/yaml/v3"}},
-	"queue/admin":          {own: []string{"queue", "queue/config", "middleware"}, linked: []string{uuid, "go.yaml.in/yaml/v3"}},
+	"queue/admin":          {own: []string{"queue", "queue/config", "middleware"}, direct: []string{uuid}, linked: []string{uuid, "go.yaml.in/yaml/v3"}},
 	"memory":               {own: []string{"queue", "internal/..."}, linked: []string{uuid}},
 	"middleware":           {own: []string{"queue"}, linked: []string{uuid}},
 	"middleware/otelqueue": {own: []string{"queue"}, direct: []string{"go.opentelemetry.io/otel/..."}},

@@ -14,7 +14,7 @@ func (c *Consumer) logStart() {
 		"queue", c.opts.Name, "backend", c.caps.Source.System, "address", c.caps.Address, "concurrency", limit,
 	}
 	if g := c.giveUp; g.To != "" {
-		args = append(args, "dead_letter", g.To)
+		args = append(args, "to", g.To)
 		if g.MaxAge > 0 {
 			args = append(args, "gives_up", g.MaxAge)
 		}

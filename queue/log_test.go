@@ -33,7 +33,7 @@ func TestOneLineAtTheStartTellsWhereAndUntilWhen(t *testing.T) {
 		line string
 	}{
 		"no dead letters": {nil, "level=INFO msg=consuming queue=q backend=fake address=fake://q concurrency=16 gives_up=never retention=96h0m0s\n"},
-		"dead letters":    {[]Middleware{giver{pass}}, "level=INFO msg=consuming queue=q backend=fake address=fake://q concurrency=16 dead_letter=q-dlq gives_up=24h0m0s max_failures=9 retention=96h0m0s\n"},
+		"dead letters":    {[]Middleware{giver{pass}}, "level=INFO msg=consuming queue=q backend=fake address=fake://q concurrency=16 to=q-dlq gives_up=24h0m0s max_failures=9 retention=96h0m0s\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -24,9 +24,10 @@ import (
 //
 // Lease and retention are rounded up to whole seconds. A dead-letter queue keeps
 // its messages for 14 days, SQS's longest, and is a FIFO queue if the queue is
-// one; it gets the queue's tags. QueueSpec.BrokerMaxAttempts becomes the
-// maxReceiveCount of a redrive policy, at most 1,000, and needs a dead-letter queue;
-// without it no policy is set, as SQS counts receives and not failures.
+// one; it gets the queue's tags. QueueSpec.DeadLetterSpec can say otherwise.
+// QueueSpec.BrokerMaxAttempts becomes the maxReceiveCount of a redrive policy, at
+// most 1,000, and needs a dead-letter queue; without it no policy is set, as SQS
+// counts receives and not failures.
 //
 // A queue that was deleted within the last minute can't be created yet: that's an
 // ErrThrottled.
@@ -65,8 +66,7 @@ func (e *ensuring) ensure(ctx context.Context, name string, spec *queue.QueueSpe
 		return "", err
 	}
 	if spec.DeadLetter != "" {
-		dead := queue.QueueSpec{Ordered: spec.Ordered, IsDeadLetter: true, Tags: spec.Tags}
-		deadARN, err := e.ensure(ctx, spec.DeadLetter, &dead)
+		deadARN, err := e.ensure(ctx, spec.DeadLetter, remote.DeadLetterSpec(spec))
 		if err != nil {
 			return "", fmt.Errorf("its dead-letter queue %s: %w", spec.DeadLetter, err)
 		}

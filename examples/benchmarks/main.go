@@ -54,6 +54,11 @@ type options struct {
 	sqsTrickle  time.Duration // of one round
 	sqsIdle     time.Duration
 
+	hundredIdle time.Duration // how long a hundred and twenty queues are idle
+	hundredBusy time.Duration // of one round
+	redriven    int           // dead letters, in memory
+	redrivenSQS int
+
 	emulator       *emulator
 	pubsubRounds   int
 	pubsubWarm     time.Duration // how long an emulator is warmed up
@@ -76,6 +81,8 @@ func full() options {
 		server: &sqsServer{}, sqsRounds: 3,
 		sqsRound: 2 * time.Second, sqsMessages: 20_000, sqsLone: 200, sqsTrickle: 3 * time.Second, sqsIdle: 62 * time.Second,
 
+		hundredIdle: time.Minute, hundredBusy: 2 * time.Second, redriven: 100_000, redrivenSQS: 5000,
+
 		emulator: &emulator{}, pubsubRounds: 5, pubsubWarm: 4 * time.Second,
 		pubsubRound: time.Second, pubsubMessages: 30_000, pubsubConsume: 4 * time.Second, pubsubLone: 200, pubsubMany: 20,
 		pubsubTrickle: 3 * time.Second, pubsubPulls: 8, pubsubStreams: 40,
@@ -96,9 +103,12 @@ func run(args []string, out io.Writer) (err error) {
 	if len(args) > 0 && args[0] == roundArg {
 		return oneRound(args[1:], out)
 	}
+	if len(args) > 0 && args[0] == hundredArg {
+		return oneHundred(args[1:], out)
+	}
 	o := full()
 	fs := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
-	fs.StringVar(&o.only, "only", "", "measure only these, comma-separated: "+strings.Join(measurementNames(), ",")+"; sqs and pubsub are all that begin so")
+	fs.StringVar(&o.only, "only", "", "measure only these, comma-separated: "+strings.Join(measurementNames(), ",")+"; sqs, hundred and pubsub are all that begin so")
 	fs.StringVar(&o.systems, "systems", "", "measure only these, comma-separated: "+strings.Join(systemNames(), ","))
 	fs.IntVar(&o.rounds, "rounds", o.rounds, "rounds of each, interleaved; their median counts")
 	fs.IntVar(&o.window, "window", o.window, "messages that may be published and not yet handled")
@@ -190,6 +200,10 @@ var measurements = []measurement{
 	{"sqs-lone", onSQS(measureSQSLone)},
 	{"sqs-trickle", onSQS(measureSQSTrickle)},
 	{"sqs-idle", onSQS(measureSQSIdle)},
+	{"hundred-idle", onSQS(measureHundredIdle)},
+	{"hundred-busy", func(o options, _ []contender, r *report) error { return measureHundredBusy(o, r) }},
+	{"hundred-ensure", onSQS(measureHundredEnsure)},
+	{"hundred-redrive", onSQS(measureHundredRedrive)},
 	{pubsubPublishName, onPubSub(measurePubSubPublish)},
 	{pubsubConsumeName, onPubSub(measurePubSubConsume)},
 	{pubsubLoneName, onPubSub(measurePubSubLone)},

@@ -21,6 +21,8 @@ func brief() options {
 		server: &sqsServer{}, sqsRounds: 1,
 		sqsRound: 100 * time.Millisecond, sqsMessages: 500, sqsLone: 5, sqsTrickle: 200 * time.Millisecond, sqsIdle: 100 * time.Millisecond,
 
+		hundredIdle: 200 * time.Millisecond, hundredBusy: 200 * time.Millisecond, redriven: 500, redrivenSQS: 200,
+
 		emulator: &emulator{}, pubsubRounds: 1, pubsubWarm: 50 * time.Millisecond,
 		pubsubRound: 100 * time.Millisecond, pubsubMessages: 500, pubsubConsume: 10 * time.Second, pubsubLone: 3, pubsubMany: 1,
 		pubsubTrickle: 200 * time.Millisecond, pubsubPulls: 4, pubsubStreams: 4,

@@ -95,10 +95,10 @@ func TestAPartOfTheMeasurementsCanBeChosen(t *testing.T) {
 	}
 }
 
-// TestMain makes this program what it starts: the server of sqsServer, or a round
-// of throughputApart.
+// TestMain makes this program what it starts: the server of sqsServer, a round
+// of throughputApart, or a hundred and twenty idle queues.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == serveArg || os.Args[1] == roundArg) {
+	if len(os.Args) > 1 && (os.Args[1] == serveArg || os.Args[1] == roundArg || os.Args[1] == hundredArg) {
 		if err := run(os.Args[1:], os.Stdout); err != nil {
 			panic(err)
 		}

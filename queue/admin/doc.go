@@ -3,7 +3,7 @@
 // publishes to them, and moves dead letters back.
 //
 //	bus, err := config.Open(ctx, "queues.yaml", backends)
-//	a, err := admin.New(bus, &admin.Options{Store: admin.FileStore("/var/lib/orders/redrives")})
+//	a, err := admin.New(ctx, bus, &admin.Options{Store: admin.FileStore("/var/lib/orders/redrives")})
 //	plan, err := a.Plan(ctx)
 //	stats, err := a.Stats(ctx, "blast-*")
 //	op, err := a.Redrive(ctx, admin.RedriveSpec{From: "orders-dlq", Try: 10, Rate: 100})

@@ -156,7 +156,7 @@ func (o *operation) begin(ctx context.Context, by By, what string) (Operation, e
 		return Operation{}, err
 	}
 	op := o.state()
-	a.opts.Logger.Info(what, "id", op.ID, "queue", op.From, "to", op.To, "actor", by.Actor, "reason", by.Reason)
+	a.opts.Logger.Info(what, "operation", op.ID, "queue", op.From, "to", op.To, "actor", by.Actor, "reason", by.Reason)
 	go func() {
 		defer stop(nil)
 		o.end(moving, o.run(moving))
@@ -329,7 +329,7 @@ func (o *operation) keep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.admin.opts.Timeout)
 	defer cancel()
 	if err := o.admin.save(ctx, o.state()); err != nil {
-		o.admin.opts.Logger.Error("redrive not kept", "id", o.now.ID, "err", err)
+		o.admin.opts.Logger.Error("redrive not kept", "operation", o.now.ID, "err", err)
 	}
 }
 
@@ -351,7 +351,7 @@ func (o *operation) end(ctx context.Context, err error) {
 	})
 	o.keep(ctx)
 	op := o.state()
-	o.admin.opts.Logger.Info("redrive "+string(op.Status), "id", op.ID, "queue", op.From, "to", op.To, "moved", op.Moved, "failed", op.Failed,
+	o.admin.opts.Logger.Info("redrive "+string(op.Status), "operation", op.ID, "queue", op.From, "to", op.To, "moved", op.Moved, "failed", op.Failed,
 		"came_back", op.CameBack, "err", err)
 	o.admin.mu.Lock()
 	defer o.admin.mu.Unlock()

@@ -224,7 +224,7 @@ func (a *Admin) halt(ctx context.Context, id string, by By, cause *haltError) (O
 		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, status)}
 	}
 	a.mu.Unlock()
-	a.opts.Logger.Info("redrive to be "+string(cause.status), "id", id, "queue", o.now.From, "actor", by.Actor, "reason", by.Reason)
+	a.opts.Logger.Info("redrive to be "+string(cause.status), "operation", id, "queue", o.now.From, "actor", by.Actor, "reason", by.Reason)
 	if done == nil {
 		op := o.state()
 		return op, a.save(ctx, op)

@@ -70,10 +70,7 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 	if f == nil {
 		return nil, &queue.InvalidError{Field: "File", Reason: "nil"}
 	}
-	if err := newError(f.validate()); err != nil {
-		return nil, err
-	}
-	if err := newError(f.checkBackends(backends)); err != nil {
+	if err := newError(slices.Concat(f.validate(), f.checkBackends(backends))); err != nil {
 		return nil, err
 	}
 	if opts == nil {

@@ -211,7 +211,7 @@ queues:
 		stopped := b.log.with("consumer stopped", "queue=missing ")
 		assert.InDelta(t, 60*60/45, len(stopped), 30, "tried again after up to a minute")
 		assert.Contains(t, stopped[0], queue.ErrQueueNotFound.Error())
-		assert.Contains(t, stopped[0], "again_in=")
+		assert.Contains(t, stopped[0], " in=")
 
 		b.ensure("missing", "missing-dlq")
 		b.publish("missing", "2")

@@ -306,6 +306,104 @@ func TestLeaseIsKeptForMaxExtension(t *testing.T) {
 	})
 }
 
+func TestFactorAndJitterSayHowTheDelayGrows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, "ensure: true\nqueues: {orders: {retry: {min: 10s, max: 100s, factor: 3, jitter: 0}}}")
+		var at list[time.Duration]
+		begun := time.Now()
+		b.Handle("orders", func(context.Context, *queue.Delivery) error {
+			at.add(time.Since(begun))
+			if len(at.got()) < 5 {
+				return errors.New("no")
+			}
+			return nil
+		})
+		b.publish("orders", "x")
+		b.run()
+		require.NoError(t, b.broker.WaitIdle(t.Context()))
+		var delays []time.Duration
+		for i, d := range at.got()[1:] {
+			delays = append(delays, (d - at.got()[i]).Truncate(time.Second)) // settling lingers for a moment
+		}
+		assert.Equal(t, []time.Duration{10 * time.Second, 30 * time.Second, 90 * time.Second, 100 * time.Second}, delays)
+		assert.NoError(t, b.finish())
+	})
+}
+
+// poller is a subscription whose receives last until they're cut off, and can't be
+// without a loss.
+type poller struct {
+	queue.Queue
+	cut chan time.Time
+}
+
+func (p poller) Capabilities() queue.Capabilities {
+	c := p.Queue.Capabilities()
+	c.CancelSafe = false
+	return c
+}
+
+func (p poller) Receive(ctx context.Context, _ int) ([]*queue.Delivery, error) {
+	<-ctx.Done()
+	p.cut <- time.Now()
+	return nil, ctx.Err()
+}
+
+type pollers struct {
+	queue.Backend
+	cut chan time.Time
+}
+
+func (b pollers) Open(ctx context.Context, name string, opts *queue.OpenOptions) (queue.Queue, error) {
+	q, err := b.Backend.Open(ctx, name, opts)
+	return poller{q, b.cut}, err
+}
+
+func TestReceiveGraceIsHowLongAnOpenPollGoesOn(t *testing.T) {
+	t.Parallel()
+	for grace, want := range map[string]time.Duration{"{}": queue.DefaultReceiveGrace, "{receive_grace: 7s}": 7 * time.Second, "{receive_grace: off}": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			backend := pollers{memory.New(&memory.Options{Create: true}), make(chan time.Time, 100)}
+			b := openBus(t, "backend: it\nqueues: {orders: "+grace+"}", config.Backends{"it": backend})
+			b.Handle("orders", func(context.Context, *queue.Delivery) error { return nil })
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error)
+			go func() { ran <- b.Run(ctx) }()
+			synctest.Wait()
+			begun := time.Now()
+			cancel()
+			require.NoError(t, <-ran)
+			assert.Equal(t, want, (<-backend.cut).Sub(begun), grace)
+		})
+	}
+}
+
+func TestMaxHoldBoundsWhatWaitsInTheProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, "ensure: true\nqueues: {orders: {max_hold: 3, concurrency: 8}}")
+		release := make(chan struct{})
+		b.Handle("orders", func(context.Context, *queue.Delivery) error { <-release; return nil },
+			middleware.Limit(1, middleware.LimitOptions{Key: func(*queue.Delivery) string { return "all are of one tenant" }}))
+		for range 40 {
+			b.publish("orders", "x")
+		}
+		b.run()
+		most := 0
+		for range 50 {
+			time.Sleep(100 * time.Millisecond)
+			s, err := b.State("orders")
+			require.NoError(t, err)
+			most = max(most, s.Stats.Held)
+		}
+		assert.Equal(t, 3, most)
+		close(release)
+		require.NoError(t, b.broker.WaitIdle(t.Context()))
+		assert.NoError(t, b.finish())
+	})
+}
+
 func TestHooksAreGivenToEveryConsumer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -169,7 +169,7 @@ func (b *Bus) ensure(ctx context.Context, q *Queue) error {
 		return err
 	}
 	if skipped != "" {
-		b.log().Debug("not created", "queue", q.Name, "reason", skipped)
+		b.log().Debug("not created", "queue", q.Name, "what", skipped)
 	}
 	if len(report.Created) > 0 {
 		b.log().Info("created", "queue", q.Name, "what", report.Created)
@@ -197,13 +197,13 @@ func (b *Bus) warn(text string, q *Queue, lines []string) {
 }
 
 func (b *Bus) spec(q *Queue) *queue.QueueSpec {
-	spec := &queue.QueueSpec{Ordered: q.Ordered, Lease: q.Lease, IsDeadLetter: b.targets[q.Name]}
+	spec := &queue.QueueSpec{Ordered: q.Ordered, Lease: q.Lease, Retention: q.Retention, IsDeadLetter: b.targets[q.Name], Tags: q.Tags}
 	if dl := q.DeadLetter; dl != nil {
 		// The broker can only move messages to a queue of its own, and knows
 		// nothing of keys that are to wait.
 		to := b.queues[dl.Queue]
 		if to.Backend == q.Backend && to.Address == "" && dl.MaxFailures > 0 && dl.OnExhausted != middleware.Block {
-			spec.DeadLetter = dl.Queue
+			spec.DeadLetter, spec.DeadLetterSpec = dl.Queue, &queue.QueueSpec{Lease: to.Lease, Retention: to.Retention, Tags: to.Tags}
 			spec.BrokerMaxAttempts = brokerNet * dl.MaxFailures
 		}
 	}

@@ -80,6 +80,46 @@ func TestEnsureOfSomeTakesTheirDeadLetterQueuesAlong(t *testing.T) {
 	assert.ErrorContains(t, err, `"orders"`)
 }
 
+func TestEnsureIsToldWhatEachQueueKeepsAndIsCalled(t *testing.T) {
+	t.Parallel()
+	const text = `
+backend: memory
+defaults: {retention: 4d, tags: {team: crm}}
+queues:
+  orders: {lease: 1m, dead_letter: {queue: dead, max_failures: 3}}
+  mails: {retention: off, tags: off, dead_letter: {queue: kept, max_failures: 3}}
+  dead: {tags: {kind: dead}}
+  kept: {retention: 10d, lease: 2m}
+`
+	const day = 24 * time.Hour
+	crm := map[string]string{"team": "crm"}
+	both := map[string]string{"team": "crm", "kind": "dead"}
+	broker := &spy{Backend: memory.New(nil)}
+	b := openBus(t, text, config.Backends{"memory": broker})
+	for range 2 {
+		done, err := b.Ensure(t.Context(), nil)
+		require.NoError(t, err)
+		for _, e := range done {
+			require.NoError(t, e.Err)
+			assert.Empty(t, e.Report.Differences, "a queue isn't told one thing by its own lines and another by its source's")
+		}
+	}
+	assert.Equal(t, map[string]queue.QueueSpec{
+		"orders": {Retention: 4 * day, Tags: crm, Lease: time.Minute, DeadLetter: "dead", BrokerMaxAttempts: 30, DeadLetterSpec: &queue.QueueSpec{Tags: both}},
+		"mails":  {DeadLetter: "kept", BrokerMaxAttempts: 30, DeadLetterSpec: &queue.QueueSpec{Retention: 10 * day, Lease: 2 * time.Minute, Tags: crm}},
+		"dead":   {IsDeadLetter: true, Tags: both},
+		"kept":   {IsDeadLetter: true, Retention: 10 * day, Lease: 2 * time.Minute, Tags: crm},
+	}, broker.specs)
+	q, err := b.Queue(t.Context(), "orders")
+	require.NoError(t, err)
+	assert.Equal(t, 4*day, q.Capabilities().Retention)
+
+	other := openBus(t, strings.Replace(text, "4d", "5d", 1), config.Backends{"memory": broker})
+	done, err := other.Ensure(t.Context(), nil)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"queue orders: retention is 96h0m0s, not 120h0m0s"}, done[0].Report.Differences)
+}
+
 // talker is a backend whose Ensure says something about each queue, takes a second,
 // and fails for some.
 type talker struct {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +56,28 @@ queues:
 	// queues.yaml:5:5: queues.crm-leads: unknown key "concurency"; did you mean "concurrency"?
 	// queues.yaml:6:12: queues.crm-leads.delay: 5 has no unit; write 5s for seconds
 	// queues.yaml:7:26: queues.crm-leads.dead_letter.queue: no queue "crm-leads-dql"; did you mean "crm-leads-dlq"?
+}
+
+// A program can hand out the schema, for editors of its operators.
+func ExampleSchema() {
+	var s struct {
+		Title      string
+		Properties struct {
+			Queues struct {
+				AdditionalProperties struct {
+					Properties map[string]struct{ Description string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(config.Schema(), &s); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(s.Title)
+	fmt.Println(s.Properties.Queues.AdditionalProperties.Properties["concurrency"].Description)
+	// Output:
+	// Queues of an application (anyqueue)
+	// Most handlers at once in this process, 1 to 1,000,000; default 16.
 }
 
 // The problems can be read one by one, for an editor or a check before a deploy.

@@ -49,8 +49,14 @@ type Queue struct {
 	Ordered bool   // keeps the order of messages with an ordering key
 
 	Concurrency int           // most handlers at once; 0: queue.DefaultConcurrency
+	MaxHold     int           // most deliveries that wait in the process; 0: queue.DefaultMaxHold
 	Delay       time.Duration // of messages published without a delay of their own; 0: none
 	Lease       time.Duration // 0: what the queue says
+
+	// Retention and Tags are what Ensure makes true of the queue, unless it has an
+	// Address.
+	Retention time.Duration     // 0: the service's default; of a dead-letter queue its longest
+	Tags      map[string]string // labels
 
 	Retry      Retry
 	DeadLetter *DeadLetter // nil: none
@@ -59,6 +65,7 @@ type Queue struct {
 
 	Timeout      time.Duration // of one try of a handler; 0: none
 	DrainTimeout time.Duration // 0: queue.DefaultDrainTimeout; negative: handlers are cancelled at once
+	ReceiveGrace time.Duration // 0: queue.DefaultReceiveGrace; negative: an open poll is cut off at once
 	MaxExtension time.Duration // 0: queue.DefaultMaxExtension
 }
 
@@ -66,6 +73,8 @@ type Queue struct {
 type Retry struct {
 	Min     time.Duration // after the first failure; 0: the default of queue.Backoff
 	Max     time.Duration // at most; 0: the default of queue.Backoff
+	Factor  float64       // by how much it grows; 0: the default of queue.Backoff
+	Jitter  float64       // share that's random; 0: the default of queue.Backoff; negative: none
 	InPlace int           // tries more within one delivery before it goes back to the broker
 }
 

@@ -1,8 +1,8 @@
 package config
 
 import (
+	"slices"
 	"strconv"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -34,17 +34,17 @@ func (r *reader) problem(n *yaml.Node, path, reason string) {
 }
 
 // section reads a mapping whose keys are known.
-func (r *reader) section(path string, n *yaml.Node, fields map[string]setter) {
+func (r *reader) section(path string, n *yaml.Node, fields []field) {
 	for _, e := range r.entries(path, n) {
 		key := join(path, e.key.Value)
-		if set, ok := fields[e.key.Value]; ok {
+		if i := slices.IndexFunc(fields, func(f field) bool { return f.name == e.key.Value }); i >= 0 {
 			r.mark(key, e)
-			set(key, e.value)
+			fields[i].read(key, e.value)
 			continue
 		}
-		known := make([]string, 0, len(fields))
-		for k := range fields {
-			known = append(known, k)
+		known := make([]string, len(fields))
+		for i, f := range fields {
+			known[i] = f.name
 		}
 		r.problem(e.key, path, unknown("unknown key", e.key.Value, known))
 	}
@@ -134,98 +134,6 @@ func (r *reader) scalar(path string, n *yaml.Node) (string, bool) {
 		r.problem(n, path, reason)
 	}
 	return text, len(reasons) == 0
-}
-
-// value reads a single value with parse, which gives a reason when it can't.
-func value[T any](r *reader, to *T, parse func(string) (T, string)) setter {
-	return func(path string, n *yaml.Node) {
-		text, ok := r.scalar(path, n)
-		if !ok {
-			return
-		}
-		v, reason := parse(text)
-		if reason == "" {
-			*to = v
-			return
-		}
-		if raw := resolve(n).Value; raw != text {
-			reason += " (from " + quote(raw) + ")"
-		}
-		r.problem(n, path, reason)
-	}
-}
-
-func (r *reader) text(to *string) setter {
-	return value(r, to, func(s string) (string, string) {
-		if s == "" {
-			return "", "is empty"
-		}
-		return s, ""
-	})
-}
-
-// maybe is a text that a variable may leave empty.
-func (r *reader) maybe(to *string) setter {
-	return value(r, to, func(s string) (string, string) { return s, "" })
-}
-
-// name is a text, or "off" for none.
-func (r *reader) name(to *string) setter {
-	return value(r, to, func(s string) (string, string) {
-		switch s {
-		case "":
-			return "", "is empty"
-		case off:
-			return "", ""
-		}
-		return s, ""
-	})
-}
-
-func (r *reader) boolean(to *bool) setter { return value(r, to, parseBool) }
-
-func (r *reader) integer(to *int, least int) setter {
-	return value(r, to, func(s string) (int, string) { return parseInt(s, least) })
-}
-
-// rate is a rate, or "off" for none.
-func (r *reader) rate(to *float64) setter {
-	return value(r, to, func(s string) (float64, string) {
-		if s == off {
-			return 0, ""
-		}
-		return parseRate(s)
-	})
-}
-
-// duration is a duration over zero.
-func (r *reader) duration(to *time.Duration) setter {
-	return value(r, to, func(s string) (time.Duration, string) {
-		d, reason := parseDuration(s)
-		if reason == "" && d == 0 {
-			return 0, s + " isn't over 0"
-		}
-		return d, reason
-	})
-}
-
-// optional is a duration, where zero or "off" becomes none.
-func (r *reader) optional(to *time.Duration, none time.Duration) setter {
-	return value(r, to, func(s string) (time.Duration, string) {
-		if s == off {
-			return none, ""
-		}
-		d, reason := parseDuration(s)
-		if reason == "" && d == 0 {
-			d = none
-		}
-		return d, reason
-	})
-}
-
-// refused is a key that's known but can't stand here.
-func (r *reader) refused(reason string) setter {
-	return func(path string, n *yaml.Node) { r.problem(n, path, reason) }
 }
 
 // resolve looks through an alias. The parser lets an alias stand for a node

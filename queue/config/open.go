@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -47,8 +48,8 @@ func Open(ctx context.Context, path string, backends Backends) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	f, err := Parse(path, data, os.LookupEnv) //nolint:forbidigo // what Open is for; Parse takes a function
-	if err != nil {
+	f, problems := parse(path, data, os.LookupEnv) //nolint:forbidigo // what Open is for; Parse takes a function
+	if err := newError(slices.Concat(problems, f.checkBackends(backends))); err != nil {
 		return nil, err
 	}
 	return OpenFile(f, backends, nil)

@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/anyqueue/anyqueue/middleware"
 )
 
 // Parse reads a file. The name is for error texts only. Variables are looked up
@@ -22,10 +21,19 @@ func Parse(name string, data []byte, lookup func(string) (string, bool)) (*File,
 	if lookup == nil {
 		lookup = func(string) (string, bool) { return "", false }
 	}
-	f := &File{Name: name, at: map[string]position{}}
-	root, err := document(name, data)
-	if err != nil {
+	f, problems := parse(name, data, lookup)
+	if err := newError(problems); err != nil {
 		return nil, err
+	}
+	return f, nil
+}
+
+// parse returns what could be read, and everything that's wrong with it.
+func parse(name string, data []byte, lookup func(string) (string, bool)) (*File, []Problem) {
+	f := &File{Name: name, at: map[string]position{}}
+	root, wrong := document(name, data)
+	if wrong != nil {
+		return f, []Problem{*wrong}
 	}
 	r := &reader{file: f, lookup: lookup, merged: map[*yaml.Node][]entry{}}
 	r.root(root)
@@ -34,29 +42,26 @@ func Parse(name string, data []byte, lookup func(string) (string, bool)) (*File,
 		// left at its default.
 		r.problems = append(r.problems, f.validate()...)
 	}
-	if err := newError(r.problems); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return f, r.problems
 }
 
 // document returns the only document of data.
-func document(name string, data []byte) (*yaml.Node, error) {
+func document(name string, data []byte) (*yaml.Node, *Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, next yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF) || err == nil && doc.Content[0].Tag == "!!null":
-		return nil, newError([]Problem{{File: name, Reason: "is empty"}})
+		return nil, &Problem{File: name, Reason: "is empty"}
 	case err != nil:
-		return nil, newError([]Problem{syntax(name, data, err)})
+		return nil, syntax(name, data, err)
 	}
 	switch err := dec.Decode(&next); {
 	case errors.Is(err, io.EOF):
 		return doc.Content[0], nil
 	case err != nil:
-		return nil, newError([]Problem{syntax(name, data, err)})
+		return nil, syntax(name, data, err)
 	}
-	return nil, newError([]Problem{{File: name, Line: next.Line, Column: next.Column, Reason: "a second document; a file is one document"}})
+	return nil, &Problem{File: name, Line: next.Line, Column: next.Column, Reason: "a second document; a file is one document"}
 }
 
 var syntaxLine = regexp.MustCompile(`^yaml: (?:line [0-9]+: )?(?s:(.*))$`)
@@ -64,8 +69,8 @@ var syntaxLine = regexp.MustCompile(`^yaml: (?:line [0-9]+: )?(?s:(.*))$`)
 // syntax makes a problem of an error of the YAML parser. The line that the
 // parser tells, if any, is where the innermost block begins, or the one before;
 // what people look for is the first line that can't follow what precedes it.
-func syntax(name string, data []byte, err error) Problem {
-	p := Problem{File: name, Reason: "not YAML: " + syntaxLine.ReplaceAllString(err.Error(), "$1")}
+func syntax(name string, data []byte, err error) *Problem {
+	p := &Problem{File: name, Reason: "not YAML: " + syntaxLine.ReplaceAllString(err.Error(), "$1")}
 	end, budget := len(data), 16<<20
 	if _, read := readable(data); read < end {
 		end = read // what comes later didn't matter
@@ -104,41 +109,23 @@ func readable(data []byte) (ok bool, read int) {
 
 // root reads the whole file.
 func (r *reader) root(n *yaml.Node) {
-	var backend string
-	var defaults, queues, limits *yaml.Node
-	later := func(to **yaml.Node) setter {
-		return func(_ string, n *yaml.Node) { *to = n }
+	var t top
+	r.section("", n, r.topFields(&t))
+	base := Queue{Backend: t.backend}
+	if t.defaults != nil {
+		r.section("defaults", t.defaults, r.defaultFields(&base))
 	}
-	r.section("", n, map[string]setter{
-		"backend":  r.text(&backend),
-		"ensure":   r.boolean(&r.file.Ensure),
-		"defaults": later(&defaults),
-		"limits":   later(&limits),
-		"queues":   later(&queues),
-	})
-	// What is inherited is read before what inherits it, in whatever order the
-	// file has them.
-	base := Queue{Backend: backend}
-	if defaults != nil {
-		fields := r.queue(&base)
-		fields["backend"] = r.refused("the default backend stands at the top of the file")
-		fields["address"] = r.refused("an address can't be a default: no two queues have the same")
-		r.section("defaults", defaults, fields)
-	}
-	if limits != nil {
-		for _, e := range r.entries("limits", limits) {
+	if t.limits != nil {
+		for _, e := range r.entries("limits", t.limits) {
 			path := join("limits", e.key.Value)
 			l := &Limit{Name: e.key.Value}
 			r.file.Limits = append(r.file.Limits, l)
 			r.mark(path, e)
-			r.section(path, e.value, map[string]setter{
-				"concurrency": r.integer(&l.Concurrency, 1),
-				"rate":        r.rate(&l.Rate),
-			})
+			r.section(path, e.value, r.limitFields(l))
 		}
 	}
-	if queues != nil {
-		for _, e := range r.entries("queues", queues) {
+	if t.queues != nil {
+		for _, e := range r.entries("queues", t.queues) {
 			path := join("queues", e.key.Value)
 			q := base
 			q.Name = e.key.Value
@@ -146,86 +133,19 @@ func (r *reader) root(n *yaml.Node) {
 				dl := *base.DeadLetter
 				q.DeadLetter = &dl
 			}
+			q.Tags = maps.Clone(base.Tags)
 			r.file.Queues = append(r.file.Queues, &q)
 			r.mark(path, e)
-			r.section(path, e.value, r.queue(&q))
+			r.section(path, e.value, r.queueFields(&q))
 		}
 	}
-	r.file.inheritDeadLetters()
+	r.file.disinherit()
 }
 
-// queue returns the keys of a queue, or of the defaults.
-func (r *reader) queue(q *Queue) map[string]setter {
-	return map[string]setter{
-		"backend":       r.text(&q.Backend),
-		"address":       r.maybe(&q.Address),
-		"ordered":       r.boolean(&q.Ordered),
-		"concurrency":   r.integer(&q.Concurrency, 1),
-		"delay":         r.optional(&q.Delay, 0),
-		"lease":         r.duration(&q.Lease),
-		"limit":         r.name(&q.Limit),
-		"rate":          r.rate(&q.Rate),
-		"timeout":       r.optional(&q.Timeout, 0),
-		"drain_timeout": r.optional(&q.DrainTimeout, -1),
-		"max_extension": r.duration(&q.MaxExtension),
-		"retry": func(path string, n *yaml.Node) {
-			r.section(path, n, map[string]setter{
-				"min":      r.duration(&q.Retry.Min),
-				"max":      r.duration(&q.Retry.Max),
-				"in_place": r.integer(&q.Retry.InPlace, 0),
-			})
-		},
-		"dead_letter": func(path string, n *yaml.Node) {
-			switch s := resolve(n); {
-			case s.Kind == yaml.ScalarNode && s.Value == off:
-				q.DeadLetter = nil
-				return
-			case s.Kind == yaml.ScalarNode && s.Tag != "!!null":
-				r.problem(n, path, "isn't off or a mapping such as {queue: NAME, max_age: 24h}")
-				return
-			case s.Kind == yaml.SequenceNode:
-				r.problem(n, path, "is a list; a queue has one dead-letter queue")
-				return
-			}
-			if q.DeadLetter == nil {
-				q.DeadLetter = &DeadLetter{}
-			}
-			r.section(path, n, map[string]setter{
-				"queue":        r.text(&q.DeadLetter.Queue),
-				"max_age":      r.optional(&q.DeadLetter.MaxAge, -1),
-				"max_failures": r.failures(&q.DeadLetter.MaxFailures),
-				"on_exhausted": r.exhausted(&q.DeadLetter.OnExhausted),
-			})
-		},
-	}
-}
-
-// failures is a number of failures, or "off" for any number.
-func (r *reader) failures(to *int) setter {
-	return value(r, to, func(s string) (int, string) {
-		if s == off {
-			return 0, ""
-		}
-		return parseInt(s, 1)
-	})
-}
-
-func (r *reader) exhausted(to *middleware.OnExhausted) setter {
-	return value(r, to, func(s string) (middleware.OnExhausted, string) {
-		switch s {
-		case "skip":
-			return middleware.Skip, ""
-		case "block":
-			return middleware.Block, ""
-		}
-		return 0, quote(s) + " " + notExhausted
-	})
-}
-
-// inheritDeadLetters takes an inherited policy away from queues that it can't
-// be meant for: the dead-letter queues themselves, and all when the defaults
-// name no queue.
-func (f *File) inheritDeadLetters() {
+// disinherit takes away what queues can't be meant to inherit: a policy that they
+// would be the dead-letter queue of, or that names none, and, dead-letter queues,
+// how long their sources keep messages.
+func (f *File) disinherit() {
 	target := map[string]bool{}
 	for _, q := range f.Queues {
 		if q.DeadLetter != nil {
@@ -233,11 +153,15 @@ func (f *File) inheritDeadLetters() {
 		}
 	}
 	for _, q := range f.Queues {
-		if _, own := f.at[join("queues", q.Name)+".dead_letter"]; own || q.DeadLetter == nil {
-			continue
+		inherits := func(key string) bool {
+			_, own := f.at[join("queues", q.Name)+"."+key]
+			return !own
 		}
-		if target[q.Name] || q.DeadLetter.Queue == "" {
+		if q.DeadLetter != nil && (target[q.Name] || q.DeadLetter.Queue == "") && inherits("dead_letter") {
 			q.DeadLetter = nil
+		}
+		if target[q.Name] && inherits("retention") {
+			q.Retention = 0
 		}
 	}
 }

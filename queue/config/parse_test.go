@@ -32,8 +32,12 @@ func TestWrongFilesAreRefusedWithEverythingThatIsWrong(t *testing.T) {
 			data, err := os.ReadFile(path)
 			require.NoError(t, err)
 			f, err := config.Parse(filepath.Base(path), data, env.lookup)
+			if err == nil { // it's wrong for the services that it names
+				_, err = config.OpenFile(f, untouched(t), nil)
+			} else {
+				assert.Nil(t, f)
+			}
 			require.Error(t, err)
-			assert.Nil(t, f)
 			assert.ErrorIs(t, err, queue.ErrInvalid)
 			listed, ok := errors.AsType[*config.Error](err)
 			require.True(t, ok, "%T", err)
@@ -48,6 +52,11 @@ func TestWrongFilesAreRefusedWithEverythingThatIsWrong(t *testing.T) {
 			assert.Equal(t, string(want), err.Error()+"\n")
 		})
 	}
+}
+
+// untouched are backends of which nothing but the system is ever asked.
+func untouched(t *testing.T) config.Backends {
+	return config.Backends{"memory": untouchable{t, "memory"}, "sqs": untouchable{t, "aws_sqs"}, "pubsub": untouchable{t, "gcp_pubsub"}}
 }
 
 func TestErrorsComeInTheSameOrderEachTime(t *testing.T) {
@@ -88,16 +97,20 @@ queues:
     address: projects/p/topics/orders
     ordered: true
     concurrency: 20
+    max_hold: 50
     lease: 1m
+    retention: 4d
+    tags: {team: crm, cost-center: 12, "on": true, note:  ""}
     limit: crm
     rate: 90/m
     timeout: 30s
     drain_timeout: 15s
+    receive_grace: 3s
     max_extension: 1d12h
-    retry: {min: 2s, max: 10m, in_place: 3}
+    retry: {min: 2s, max: 10m, factor: 1.5, jitter: 0.25, in_place: 3}
     dead_letter: {queue: orders-dlq, max_age: 2d, max_failures: 5, on_exhausted: block}
-  mails: {delay: 500ms, drain_timeout: 0s, dead_letter: {queue: orders-dlq, max_age: off}}
-  orders-dlq: {ordered: true}
+  mails: {delay: 500ms, drain_timeout: 0s, receive_grace: off, retry: {jitter: 0}, dead_letter: {queue: orders-dlq, max_age: off}}
+  orders-dlq: {ordered: true, retention: 10d}
 `)
 	assert.True(t, f.Ensure)
 	assert.Equal(t, "queues.yaml", f.Name)
@@ -105,18 +118,19 @@ queues:
 	assert.Equal(t, []*config.Queue{
 		{
 			Name: "orders", Backend: "pubsub", Address: "projects/p/topics/orders", Ordered: true,
-			Concurrency: 20, Lease: time.Minute, Limit: "crm", Rate: 1.5,
-			Timeout: 30 * time.Second, DrainTimeout: 15 * time.Second, MaxExtension: 36 * time.Hour,
-			Retry: config.Retry{Min: 2 * time.Second, Max: 10 * time.Minute, InPlace: 3},
+			Concurrency: 20, MaxHold: 50, Lease: time.Minute, Limit: "crm", Rate: 1.5,
+			Retention: 4 * 24 * time.Hour, Tags: map[string]string{"team": "crm", "cost-center": "12", "on": "true", "note": ""},
+			Timeout: 30 * time.Second, DrainTimeout: 15 * time.Second, ReceiveGrace: 3 * time.Second, MaxExtension: 36 * time.Hour,
+			Retry: config.Retry{Min: 2 * time.Second, Max: 10 * time.Minute, Factor: 1.5, Jitter: 0.25, InPlace: 3},
 			DeadLetter: &config.DeadLetter{
 				Queue: "orders-dlq", MaxAge: 48 * time.Hour, MaxFailures: 5, OnExhausted: middleware.Block,
 			},
 		},
 		{
-			Name: "mails", Backend: "sqs", Delay: 500 * time.Millisecond, DrainTimeout: -1,
+			Name: "mails", Backend: "sqs", Delay: 500 * time.Millisecond, DrainTimeout: -1, ReceiveGrace: -1, Retry: config.Retry{Jitter: -1},
 			DeadLetter: &config.DeadLetter{Queue: "orders-dlq", MaxAge: -1},
 		},
-		{Name: "orders-dlq", Backend: "sqs", Ordered: true},
+		{Name: "orders-dlq", Backend: "sqs", Ordered: true, Retention: 10 * 24 * time.Hour},
 	}, f.Queues)
 	assert.Same(t, f.Queues[1], f.Queue("mails"))
 	assert.Nil(t, f.Queue("nope"))
@@ -162,6 +176,41 @@ backend: memory
 	assert.NotSame(t, f.Queue("one").DeadLetter, f.Queue("five").DeadLetter)
 	assert.Nil(t, f.Queue("dead").DeadLetter, "a dead-letter queue doesn't inherit a policy")
 	assert.Nil(t, f.Queue("three-dlq").DeadLetter, "a dead-letter queue doesn't inherit a policy")
+}
+
+func TestQueuesInheritWhatTheBrokerKeepsAndHowTheyWait(t *testing.T) {
+	t.Parallel()
+	f := parse(t, `
+backend: memory
+defaults:
+  retention: 7d
+  tags: {team: crm, env: prod}
+  max_hold: 5
+  receive_grace: 2s
+  retry: {factor: 3, jitter: 0}
+  dead_letter: {queue: dead}
+queues:
+  one: {}
+  two: {retention: 1d, tags: {env: test, part: two}, max_hold: 6, receive_grace: 0s, retry: {factor: 1}}
+  three: {retention: off, tags: off, dead_letter: {queue: kept}}
+  dead: {}
+  kept: {retention: 14d}
+`)
+	crm := map[string]string{"team": "crm", "env": "prod"}
+	const week = 7 * 24 * time.Hour
+	retry := config.Retry{Factor: 3, Jitter: -1}
+	assert.Equal(t, []*config.Queue{
+		{Name: "one", Backend: "memory", Retention: week, Tags: crm, MaxHold: 5, ReceiveGrace: 2 * time.Second, Retry: retry, DeadLetter: &config.DeadLetter{Queue: "dead"}},
+		{
+			Name: "two", Backend: "memory", Retention: week / 7, Tags: map[string]string{"team": "crm", "env": "test", "part": "two"}, MaxHold: 6, ReceiveGrace: -1,
+			Retry: config.Retry{Factor: 1, Jitter: -1}, DeadLetter: &config.DeadLetter{Queue: "dead"},
+		},
+		{Name: "three", Backend: "memory", MaxHold: 5, ReceiveGrace: 2 * time.Second, Retry: retry, DeadLetter: &config.DeadLetter{Queue: "kept"}},
+		{Name: "dead", Backend: "memory", Tags: crm, MaxHold: 5, ReceiveGrace: 2 * time.Second, Retry: retry},
+		{Name: "kept", Backend: "memory", Retention: 2 * week, Tags: crm, MaxHold: 5, ReceiveGrace: 2 * time.Second, Retry: retry},
+	}, f.Queues, "a dead-letter queue doesn't inherit how long others keep messages")
+	f.Queue("one").Tags["env"] = "changed"
+	assert.Equal(t, "prod", f.Queue("dead").Tags["env"], "each queue has tags of its own")
 }
 
 func TestDefaultPolicyWithoutAQueueIsForQueuesThatNameOne(t *testing.T) {
@@ -239,7 +288,8 @@ func TestKeysArentExpanded(t *testing.T) {
 	assert.ErrorContains(t, err, `f:3:3: queues.${Q}: "${Q}" isn't 3 to 75 letters`)
 }
 
-func FuzzParse(f *testing.F) {
+// addFiles begins a fuzz test with files right and wrong.
+func addFiles(f *testing.F) {
 	for _, pattern := range []string{"testdata/wrong/*.yaml", "testdata/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(f, err)
@@ -249,6 +299,10 @@ func FuzzParse(f *testing.F) {
 			f.Add(data)
 		}
 	}
+}
+
+func FuzzParse(f *testing.F) {
+	addFiles(f)
 	env := environment{"A": "memory", "B": "${A}"}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := config.Parse("f", data, env.lookup)

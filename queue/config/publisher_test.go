@@ -20,12 +20,18 @@ import (
 // quiet is a log that nobody reads.
 var quiet = slog.New(slog.DiscardHandler)
 
-// untouchable fails the test when anything is done with it.
-type untouchable struct{ t *testing.T }
+// untouchable fails the test when anything is done with it, but for asking which system
+// it is, if it has one.
+type untouchable struct {
+	t      *testing.T
+	system string
+}
 
 func (u untouchable) System() string {
-	u.t.Error("an unused backend was asked for its system")
-	return ""
+	if u.system == "" {
+		u.t.Error("a backend that no queue names was asked for its system")
+	}
+	return u.system
 }
 
 func (u untouchable) Open(context.Context, string, *queue.OpenOptions) (queue.Queue, error) {
@@ -112,7 +118,7 @@ queues:
   orders: {}
   mails: {}
   cloudy: {backend: sqs}
-`, config.Backends{"memory": used, "sqs": untouchable{t}, "pubsub": untouchable{t}})
+`, config.Backends{"memory": used, "sqs": untouchable{t, "aws_sqs"}, "pubsub": untouchable{t, ""}})
 		var r recorder
 		b.Handle("orders", r.handle)
 		b.Publisher("cloudy")
@@ -329,7 +335,7 @@ queues:
 	assert.Equal(t, []string{"last-dlq", "first-dlq", "orders", "mails"}, used.ensured, "one with an address isn't ours to create")
 	assert.Equal(t, []string{"far-dlq"}, other.ensured)
 	assert.Equal(t, map[string]queue.QueueSpec{
-		"orders":    {Ordered: true, Lease: 45 * time.Second, DeadLetter: "first-dlq", BrokerMaxAttempts: 30},
+		"orders":    {Ordered: true, Lease: 45 * time.Second, DeadLetter: "first-dlq", BrokerMaxAttempts: 30, DeadLetterSpec: &queue.QueueSpec{}},
 		"first-dlq": {Ordered: true, IsDeadLetter: true},
 		"last-dlq":  {Ordered: true, IsDeadLetter: true},
 		"mails":     {},

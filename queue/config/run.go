@@ -118,7 +118,7 @@ func (b *Bus) keepRunning(ctx context.Context, w *worker) error {
 		failures++
 		wait := restart().Delay(failures)
 		b.note(w, Failing, err, failures, time.Now().Add(wait))
-		b.log().Error("consumer stopped", "queue", w.queue.Name, "err", err, "failures", failures, "again_in", wait.Round(time.Millisecond))
+		b.log().Error("consumer stopped", "queue", w.queue.Name, "err", err, "failures", failures, "in", wait.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +51,7 @@ func (f *File) validate() []Problem {
 		c.numbers(q)
 		c.delivery(q)
 		c.deadLetter(q)
+		c.retention(q)
 	}
 	return c.problems
 }
@@ -140,6 +142,8 @@ func (c *checker) numbers(q *Queue) {
 		"concurrency":    q.Concurrency < 0,
 		"delay":          q.Delay < 0,
 		"lease":          q.Lease < 0,
+		"retention":      q.Retention < 0,
+		"max_hold":       q.MaxHold < 0,
 		"timeout":        q.Timeout < 0,
 		"max_extension":  q.MaxExtension < 0,
 		"retry.in_place": q.Retry.InPlace < 0,
@@ -152,6 +156,15 @@ func (c *checker) numbers(q *Queue) {
 	}
 	if !rateWorks(q.Rate) {
 		c.queue(q, wrongRate, "rate")
+	}
+	if q.Concurrency > queue.MaxConcurrency {
+		c.queue(q, fmt.Sprintf("%d is over %d", q.Concurrency, queue.MaxConcurrency), "concurrency")
+	}
+	if f := q.Retry.Factor; f != 0 && !(f >= 1 && f <= maxFactor) { // also NaN
+		c.queue(q, fmt.Sprintf("%v isn't from 1 to %v", f, maxFactor), "retry.factor")
+	}
+	if !(q.Retry.Jitter <= 1) {
+		c.queue(q, fmt.Sprintf("%v isn't from 0 to 1", q.Retry.Jitter), "retry.jitter")
 	}
 }
 
@@ -209,6 +222,37 @@ func (c *checker) deadLetter(q *Queue) {
 	}
 }
 
+// retention refuses what a message doesn't live to see.
+func (c *checker) retention(q *Queue) {
+	if q.Retention <= 0 {
+		return
+	}
+	kept := short(q.Retention)
+	for _, wait := range []struct {
+		key   string
+		d     time.Duration
+		means string
+	}{
+		{"delay", q.Delay, "a message would be gone before it's due"},
+		{"lease", q.Lease, "a message whose worker died would be gone before it comes again"},
+		{"retry.max", q.Retry.Max, "a message would be gone while it waits to be tried again"},
+	} {
+		if wait.d >= q.Retention {
+			c.queue(q, fmt.Sprintf("%s %s isn't under retention %s: %s", wait.key, short(wait.d), kept, wait.means), wait.key, "retention")
+		}
+	}
+	dl := q.DeadLetter
+	if dl == nil {
+		return
+	}
+	if dl.MaxAge >= q.Retention {
+		c.queue(q, fmt.Sprintf("max_age %s isn't under retention %s: a message would be gone before it's given up", short(dl.MaxAge), kept), "dead_letter.max_age", "retention")
+	}
+	if to := c.names[dl.Queue]; to != nil && to != q && to.Retention > 0 && to.Retention < q.Retention {
+		c.queue(to, fmt.Sprintf("retention %s is under the %s of %s, whose dead letters it keeps", short(to.Retention), kept, q.Name), "retention")
+	}
+}
+
 // cycle reports dead-letter queues that lead back to q, once for each circle.
 func (c *checker) cycle(q *Queue) {
 	path := []string{q.Name}
@@ -243,8 +287,11 @@ func (f *File) names() map[string]*Queue {
 	return m
 }
 
-// short is d without the zeros at its end: 5m, not 5m0s.
+// short is d without the zeros at its end: 5m, not 5m0s, and 4d, not 96h.
 func short(d time.Duration) string {
+	if d >= day && d%day == 0 {
+		return strconv.Itoa(int(d/day)) + "d"
+	}
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -253,19 +300,4 @@ func short(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
-}
-
-// checkBackends returns the queues whose backend the program doesn't have.
-func (f *File) checkBackends(backends Backends) []Problem {
-	c := &checker{f: f}
-	known := slices.Collect(maps.Keys(backends))
-	for _, q := range f.Queues {
-		switch b, ok := backends[q.Backend]; {
-		case !ok:
-			c.queue(q, unknown("no backend", q.Backend, known), "backend")
-		case b == nil:
-			c.queue(q, "the backend "+quote(q.Backend)+" is nil", "backend")
-		}
-	}
-	return c.problems
 }

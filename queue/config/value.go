@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -9,6 +11,24 @@ import (
 
 // off undoes a default where that's possible.
 const off = "off"
+
+// What values look like, for the parser and the schema alike: what doesn't match is
+// refused by both.
+const (
+	decimal         = `([0-9]+(\.[0-9]*)?|\.[0-9]+)`
+	units           = `(` + decimal + `(ns|us|µs|μs|ms|s|m|h))`
+	durationPattern = `[0-9]+d` + units + `*|` + units + `+`
+	ratePattern     = `\s*\+?` + decimal + `([eE][+-]?[0-9]+)?\s*/\s*[smhd]\s*`
+	numberPattern   = `[+-]?` + decimal + `([eE][+-]?[0-9]+)?`
+	intPattern      = `[+-]?[0-9]+`
+	boolPattern     = `[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]`
+)
+
+var (
+	durationShape = regexp.MustCompile(`^(0|` + durationPattern + `)$`)
+	rateShape     = regexp.MustCompile(`^` + ratePattern + `$`)
+	numberShape   = regexp.MustCompile(`^` + numberPattern + `$`)
+)
 
 // parseDuration takes what time.ParseDuration takes, and days: 90s, 1h30m, 2d,
 // 1d12h. The reason is empty when s is a duration that isn't negative.
@@ -35,7 +55,7 @@ func parseDuration(s string) (d time.Duration, reason string) {
 		return 0, notDuration(rest)
 	case more < 0:
 		return 0, rest + " is negative"
-	case d+more < d:
+	case d+more < d || !durationShape.MatchString(rest):
 		return 0, notDuration(rest)
 	}
 	return d + more, ""
@@ -58,6 +78,9 @@ func rateWorks(rate float64) bool {
 	return rate == 0 || rate >= 1e-9 && rate <= 1e6
 }
 
+// maxFactor is where a delay grows to its longest with the first failure or two.
+const maxFactor = 1000
+
 const notExhausted = "isn't skip or block"
 
 // parseRate takes a number by second, minute, hour or day: 50/s, 1000/h. The
@@ -73,14 +96,16 @@ func parseRate(s string) (rate float64, reason string) {
 		return 0, quote(s) + " isn't a rate such as 50/s, 100/m or 1000/h"
 	case n <= 0:
 		return 0, s + " isn't over 0"
+	case !rateShape.MatchString(s):
+		return 0, quote(s) + " isn't a rate such as 50/s, 100/m or 1000/h"
 	case !rateWorks(n / per):
 		return 0, s + " " + wrongRate
 	}
 	return n / per, ""
 }
 
-// parseInt takes a whole number of at least least.
-func parseInt(s string, least int) (n int, reason string) {
+// parseInt takes a whole number from least to most; most 0: without an end.
+func parseInt(s string, least, most int) (n int, reason string) {
 	n, err := strconv.Atoi(s)
 	switch {
 	case err != nil:
@@ -89,6 +114,20 @@ func parseInt(s string, least int) (n int, reason string) {
 		return 0, s + " is negative"
 	case n < least:
 		return 0, s + " is under " + strconv.Itoa(least)
+	case most > 0 && n > most:
+		return 0, s + " is over " + strconv.Itoa(most)
+	}
+	return n, ""
+}
+
+// parseNumber takes a number from least to most.
+func parseNumber(s string, least, most float64) (n float64, reason string) {
+	n, err := strconv.ParseFloat(s, 64)
+	switch {
+	case err != nil || !numberShape.MatchString(s):
+		return 0, quote(s) + " isn't a number"
+	case n < least || n > most:
+		return 0, fmt.Sprintf("%s isn't from %v to %v", s, least, most)
 	}
 	return n, ""
 }

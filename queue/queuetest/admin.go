@@ -208,7 +208,8 @@ func ensureRepeatable(e *env) {
 		return
 	}
 	name, dead := uniqueName(), uniqueName()
-	spec := &queue.QueueSpec{Ordered: e.h.Ordered, Lease: e.lease, DeadLetter: dead}
+	ofDead := queue.QueueSpec{Ordered: e.h.Ordered, IsDeadLetter: true, Retention: 2 * time.Hour}
+	spec := &queue.QueueSpec{Ordered: e.h.Ordered, Lease: e.lease, DeadLetter: dead, DeadLetterSpec: &ofDead}
 	first, err := en.Ensure(e.ctx, name, spec)
 	if err != nil {
 		e.Fatalf("Ensure: %v", err)
@@ -224,6 +225,9 @@ func ensureRepeatable(e *env) {
 	again, err := en.Ensure(e.ctx, name, spec)
 	if err != nil || len(again.Created)+len(again.Changed)+len(again.Differences) > 0 {
 		e.Errorf("Ensure for the second time: %+v, %v; want nothing to do", again, err)
+	}
+	if alone, err := en.Ensure(e.ctx, dead, &ofDead); err != nil || len(alone.Created)+len(alone.Changed)+len(alone.Differences) > 0 {
+		e.Errorf("Ensure of the dead-letter queue, as DeadLetterSpec described it: %+v, %v; want nothing to do", alone, err)
 	}
 	if _, err := e.openNamed(opening{dead, queue.OpenOptions{Ordered: e.h.Ordered, Logger: e.log.logger()}}); err != nil {
 		e.Errorf("opening the dead-letter queue that Ensure made: %v", err)
