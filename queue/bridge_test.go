@@ -153,7 +153,7 @@ func TestBridgeLeavesWhatTheOtherSideCannotCarry(t *testing.T) {
 		onTwoSides(t, memory.Options{Like: memory.PubSub}, memory.Options{Like: memory.SQSStandard}, false, func(b *bridging) {
 			b.publish(large, &queue.Message{ID: "small", Body: []byte("x")})
 			res := b.run(12*time.Minute, queue.BridgeOptions{})
-			assert.Equal(b, queue.BridgeResult{Copied: 1, Failed: 3}, res, "at once, and each five minutes")
+			assert.Equal(b, queue.BridgeResult{Copied: 1, Failed: 3, Left: 1}, res, "at once, and each five minutes")
 			require.Len(b, b.here(), 1)
 			assert.Equal(b, "large", b.here()[0].ID)
 			assert.Contains(b, b.log.String(), "id=large")
@@ -183,9 +183,11 @@ func TestBridgeRefusesWhatWouldLoseTheOrder(t *testing.T) {
 		defer loose.Close(context.Background())
 		_, err = queue.Bridge(b.Context(), b.from, loose, nil)
 		assert.ErrorIs(b, err, queue.ErrUnsupported)
+		_, err = queue.Bridge(b.Context(), b.from, queue.PublisherFunc(b.to.Publish), nil)
+		assert.ErrorIs(b, err, queue.ErrUnsupported, "who knows what order it keeps")
 		_, err = queue.Bridge(b.Context(), b.from, b.from, nil)
 		assert.ErrorIs(b, err, queue.ErrInvalid)
-		for _, o := range []queue.BridgeOptions{{Rate: -1}, {Parallel: -1}, {Parallel: 65}, {Aside: -1}} {
+		for _, o := range []queue.BridgeOptions{{Rate: -1}, {Parallel: -1}, {Parallel: 65}, {Aside: -1}, {Quiet: -1}, {DeadLetter: b.from}} {
 			_, err = queue.Bridge(b.Context(), b.from, b.to, &o)
 			assert.ErrorIs(b, err, queue.ErrInvalid)
 		}
@@ -230,6 +232,90 @@ func TestBridgeThatIsStoppedFinishesWhatIsOnItsWay(t *testing.T) {
 		st, err := in.Stats(b.Context())
 		require.NoError(b, err)
 		assert.Zero(b, *st.InFlight)
+	})
+}
+
+// While the other side is down a message isn't received over and over: that would count
+// as deliveries that failed, until the broker took it away.
+func TestBridgeHoldsWhatItHasWhileTheOtherSideIsDown(t *testing.T) {
+	onTwoSides(t, memory.Options{}, memory.Options{}, false, func(b *bridging) {
+		const n = 250
+		for range n {
+			b.publish(&queue.Message{Body: []byte("x")})
+		}
+		heal := b.right.Fail(memory.Fault{Err: queue.ErrFull})
+		assert.Zero(b, b.run(2*time.Hour, queue.BridgeOptions{}).Copied)
+		require.Len(b, b.here(), n)
+		for _, d := range b.here() {
+			assert.LessOrEqual(b, d.Attempt, 1)
+		}
+		heal()
+		assert.Equal(b, n, b.run(time.Hour, queue.BridgeOptions{Quiet: 10 * time.Second}).Copied)
+	})
+}
+
+func TestBridgeEndsWhenNothingHasComeForQuiet(t *testing.T) {
+	onTwoSides(t, memory.Options{Like: memory.PubSub}, memory.Options{Like: memory.SQSStandard}, false, func(b *bridging) {
+		b.publish(&queue.Message{ID: "large", Body: make([]byte, 2<<20)})
+		go func() {
+			for i := range 20 {
+				b.publish(&queue.Message{ID: fmt.Sprint(i), Body: []byte("x")})
+				time.Sleep(9 * time.Second)
+			}
+		}()
+		begun := time.Now()
+		// What stays comes back meanwhile, and isn't new.
+		res := b.run(time.Hour, queue.BridgeOptions{Quiet: 10 * time.Second, Aside: 4 * time.Second})
+		assert.InDelta(b, 20*9+10, time.Since(begun).Seconds(), 10)
+		assert.Equal(b, 20, res.Copied)
+		assert.Equal(b, 1, res.Left)
+		assert.Greater(b, res.Failed, 20)
+	})
+}
+
+func TestBridgeCopiesOnceWhatItCannotRemove(t *testing.T) {
+	onTwoSides(t, memory.Options{}, memory.Options{}, false, func(b *bridging) {
+		for range 50 {
+			b.publish(&queue.Message{Body: []byte("x")})
+		}
+		heal := b.left.Fail(memory.Fault{Call: memory.OnSettle})
+		time.AfterFunc(30*time.Minute, heal)
+		assert.Equal(b, queue.BridgeResult{Copied: 50}, b.run(time.Hour, queue.BridgeOptions{Parallel: 8}))
+		assert.Len(b, b.there(), 50)
+		assert.Empty(b, b.here())
+	})
+}
+
+func TestBridgeEndsWhenItMayNotRemove(t *testing.T) {
+	onTwoSides(t, memory.Options{}, memory.Options{}, false, func(b *bridging) {
+		for range 500 {
+			b.publish(&queue.Message{Body: []byte("x")})
+		}
+		b.left.Fail(memory.Fault{Call: memory.OnSettle, Err: queue.ErrPermission})
+		res, err := queue.Bridge(b.Context(), b.from, b.to, &queue.BridgeOptions{Parallel: 1, Logger: slog.New(slog.DiscardHandler)})
+		require.ErrorIs(b, err, queue.ErrPermission)
+		assert.Equal(b, queue.BridgeResult{Copied: 100, Repeated: 100}, res, "it doesn't copy a queue that it can't drain")
+	})
+}
+
+// elsewhere is a queue of another region.
+type elsewhere struct{ queue.Queue }
+
+func (e elsewhere) Capabilities() queue.Capabilities {
+	c := e.Queue.Capabilities()
+	c.Address = "there:" + c.Address
+	return c
+}
+
+func TestBridgeTakesTheSameNameElsewhereForAnotherQueue(t *testing.T) {
+	onTwoSides(t, memory.Options{}, memory.Options{}, false, func(b *bridging) {
+		same, err := b.right.Open(b.Context(), "orders", nil)
+		require.NoError(b, err)
+		defer func() { assert.NoError(b, same.Close(context.Background())) }()
+		b.publish(&queue.Message{Body: []byte("x")})
+		res, err := queue.Bridge(b.Context(), b.from, elsewhere{same}, &queue.BridgeOptions{Quiet: time.Second})
+		require.NoError(b, err)
+		assert.Equal(b, 1, res.Copied)
 	})
 }
 

@@ -47,6 +47,7 @@ const (
 	ReasonFailures DeadLetterReason = "failures" // too many
 	ReasonAge      DeadLetterReason = "age"      // for too long
 	ReasonTrial    DeadLetterReason = "trial"    // once, after it was moved back as a test
+	ReasonBridge   DeadLetterReason = "bridge"   // the queue that Bridge copies to can't carry it
 )
 
 // NewDeadLetter returns the copy of d to publish to a dead-letter queue after it

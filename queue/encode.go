@@ -53,7 +53,7 @@ func (w Wire) Encode(m *Message) (Encoded, error) {
 	if out, ok := e.shrink(limit, library); ok {
 		return out, nil
 	}
-	if library && e.meta.Due == 0 {
+	if library && e.meta.Due == 0 && !(m.meta.exact && (m.meta.named || e.meta.Key != "" || m.meta.deadLetter != nil)) {
 		if out, ok := e.asItCame(limit); ok {
 			return out, nil
 		}
@@ -220,15 +220,24 @@ func (e *encoder) shrink(limit int, library bool) (Encoded, bool) {
 			return out, over == nil
 		}
 	}
+	exact := e.m.meta.exact
 	for _, leaveOut := range []func(){
-		func() { e.meta.DeadLetter = nil },
+		func() {
+			if !exact {
+				e.meta.DeadLetter = nil
+			}
+		},
 		func() { e.meta.Enqueued, e.meta.AgeFrom = 0, 0 },
 		func() { e.meta.Failures = 0 },
-		func() { e.meta.Key = "" },
+		func() {
+			if !exact {
+				e.meta.Key = ""
+			}
+		},
 		func() {
 			// The broker's own, when it hasn't been on the wire before: then
 			// it fits. A delay keeps it, as it must come back as the same.
-			if library && e.meta.Due == 0 {
+			if library && e.meta.Due == 0 && !(exact && e.m.meta.named) {
 				e.meta.ID = ""
 			}
 		},

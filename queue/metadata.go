@@ -23,6 +23,10 @@ type metadata struct {
 	types      map[string]string // data types of attributes that aren't plain strings
 	key        string            // OrderingKey, where the queue can't carry it
 	library    bool              // published again by the library itself
+	// exact, with library, is of a copy for another system: what that can't carry of
+	// what a user gave is an error there, and isn't left out. named says that the ID
+	// is the user's own.
+	exact, named bool
 }
 
 // metaJSON is the form of the metadata on the wire. Fields are only ever added;

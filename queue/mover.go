@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -18,17 +19,51 @@ type mover struct {
 	ready  time.Time    // when the rate allows more
 
 	// repeated holds, exactly, what was published but couldn't be removed: when
-	// it comes again it's removed.
-	repeated map[string]struct{}
+	// it comes again it's removed. Movers of one queue may share it.
+	repeated *idSet
 
 	failing int   // moves without a success, one after the other
 	down    error // says that nothing can be published any more
+	denied  error // says that nothing can be removed any more
+}
+
+// idSet is a set of brokers' ids. It may be used concurrently.
+type idSet struct {
+	mu  sync.Mutex
+	ids map[string]struct{}
+}
+
+func newIDSet() *idSet { return &idSet{ids: map[string]struct{}{}} }
+
+func (s *idSet) has(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.ids[id]
+	return ok
+}
+
+func (s *idSet) add(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids[id] = struct{}{}
+}
+
+func (s *idSet) remove(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ids, id)
+}
+
+func (s *idSet) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.ids)
 }
 
 func newMover(from Queue, publish func(context.Context, ...*Message) error, copyOf func(*Delivery, time.Time) *Message, rate float64) mover {
 	return mover{
 		from: from, publish: publish, copyOf: copyOf, rate: rate, keeper: newLeaseKeeper(from, from.Capabilities().Lease),
-		ready: time.Now(), repeated: map[string]struct{}{},
+		ready: time.Now(), repeated: newIDSet(),
 	}
 }
 
@@ -112,16 +147,22 @@ func passing(err error) bool {
 }
 
 // remove acknowledges what was published and returns what is gone. The rest is
-// noted, to be removed when it comes again.
+// noted, to be removed when it comes again. It has its own time, as what was
+// published comes twice without it.
 func (m *mover) remove(ctx context.Context, ds []*Delivery) (removed []*Delivery) {
+	if len(ds) == 0 {
+		return nil
+	}
 	m.keeper.drop(ds...)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultPublishTimeout)
+	defer cancel()
 	removed, left := m.settle(ctx, ds, Settlement{Kind: Ack})
 	for _, d := range removed {
-		delete(m.repeated, d.BrokerID)
+		m.repeated.remove(d.BrokerID)
 	}
 	for _, d := range left {
 		if d.BrokerID != "" {
-			m.repeated[d.BrokerID] = struct{}{}
+			m.repeated.add(d.BrokerID)
 		}
 	}
 	return removed
@@ -153,6 +194,9 @@ func (m *mover) settle(ctx context.Context, ds []*Delivery, s Settlement) (done,
 				left = append(left, d)
 			default:
 				failed = append(failed, d)
+				if errors.Is(errs[i], ErrPermission) || errors.Is(errs[i], ErrQueueNotFound) || errors.Is(errs[i], ErrClosed) {
+					m.denied = errs[i]
+				}
 			}
 		}
 		if ds = left; len(ds) > 0 && !sleep(ctx, 50*time.Millisecond<<try) {

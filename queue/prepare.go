@@ -43,7 +43,7 @@ func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 			err = c.Wire.checkKey("ordering key", m.OrderingKey)
 		}
 		switch {
-		case err != nil && library: // redrive restores it
+		case err != nil && library && !(md.exact && c.Ordering): // redrive restores it
 			p.Message = withKeyInMetadata(m)
 		case err != nil:
 			return p, err
@@ -66,6 +66,9 @@ func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 		}
 	case library && md.due.After(now):
 		// A delay hop: the rest of the way, as far as the broker can.
+		if err := c.delayable(md.due.Sub(now)); err != nil && md.exact {
+			return p, err
+		}
 		p.Due = md.due
 		p.Delay = min(roundUp(md.due.Sub(now), c.DelayUnit), c.MaxDelay)
 	}
@@ -106,11 +109,8 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 	if m.OrderingKey != "" {
 		return &UnsupportedError{"a delay with an OrderingKey", c.system()}
 	}
-	if !c.Delays {
-		return &UnsupportedError{"a delay", c.system() + " for this queue"}
-	}
-	if c.Retention > 0 && d > c.Retention {
-		return &LimitError{Field: "delay beyond the queue's retention", Got: int64(d), Max: int64(c.Retention), System: c.system()}
+	if err := c.delayable(d); err != nil {
+		return err
 	}
 	if due.UnixMilli() >= maxMilli {
 		return &InvalidError{field, "after the year 9999"}
@@ -137,6 +137,16 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 	cp.meta = &md
 	cp.Delay, cp.DeliverAt = 0, time.Time{}
 	p.Message = &cp
+	return nil
+}
+
+func (c *Capabilities) delayable(d time.Duration) error {
+	switch {
+	case !c.Delays:
+		return &UnsupportedError{"a delay", c.system() + " for this queue"}
+	case c.Retention > 0 && d > c.Retention:
+		return &LimitError{Field: "delay beyond the queue's retention", Got: int64(d), Max: int64(c.Retention), System: c.system()}
+	}
 	return nil
 }
 

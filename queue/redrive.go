@@ -258,7 +258,7 @@ func (r *redrive) receive(ctx context.Context, n int) (ds []*Delivery, empty boo
 func (r *redrive) step(ctx context.Context, ds []*Delivery) {
 	var picked, stay, again []*Delivery
 	for _, d := range ds {
-		if _, ok := r.repeated[d.BrokerID]; ok {
+		if r.repeated.has(d.BrokerID) {
 			again = append(again, d)
 			continue
 		}

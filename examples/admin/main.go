@@ -78,9 +78,8 @@ type tool struct {
 
 // command is one of those in usage.
 type command struct {
-	flags *flag.FlagSet
-	args  int // at least so many
-	run   func(ctx context.Context, a *admin.Admin, args []string) error
+	args int // at least so many
+	run  func(ctx context.Context, a *admin.Admin, args []string) error
 	// bare needs neither queues nor a right file.
 	bare func(args []string) error
 }

@@ -42,22 +42,32 @@ type Broker struct {
 	env    func(url string) []string
 }
 
+// An End is where a process finds a broker: at its own URL, or that of something in
+// between.
+type End struct {
+	*Broker
+	URL string
+}
+
 // environment is what a process finds, and nothing of anybody's profile.
-func (b *Broker) environment(url string) []string {
+func environment(ends []End) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return slices.ContainsFunc([]string{"QUEUE_", "AWS_", "PUBSUB_", "GOOGLE_"}, func(prefix string) bool { return strings.HasPrefix(v, prefix) })
 	})
-	return append(append(env, backends.Prefix+"="+b.prefix), b.env(url)...)
+	for _, e := range ends {
+		env = append(append(env, backends.Prefix+"="+e.prefix), e.env(e.URL)...)
+	}
+	return env
 }
 
 // create makes the queues of an example's file, one after the other. Processes that
 // do it at the same time lose messages on Google's emulator, where the later of two
 // creations takes the place of the earlier one, with what that holds.
-func (b *Broker) create(t *testing.T, file []byte) {
+func create(t *testing.T, file []byte, backend string, on config.Backends) {
 	t.Helper()
-	f, err := config.Parse("queues.yaml", file, func(name string) (string, bool) { return "here", name == "QUEUE_BACKEND" })
+	f, err := config.Parse("queues.yaml", file, func(name string) (string, bool) { return backend, name == "QUEUE_BACKEND" })
 	require.NoError(t, err)
-	bus, err := config.OpenFile(f, config.Backends{"here": b.Backend}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+	bus, err := config.OpenFile(f, on, &config.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	for _, q := range f.Queues {
 		_, err := bus.Queue(t.Context(), q.Name)
@@ -66,16 +76,21 @@ func (b *Broker) create(t *testing.T, file []byte) {
 	require.NoError(t, bus.Close(t.Context()))
 }
 
-// servers are one in this process, and real ones where the environment says.
-var servers = []struct {
+// server is one in this process, or a real one where the environment says.
+type server struct {
 	name, variable string
-	connect        func(t *testing.T, address string) *Broker
-}{
-	{"sqstest", "", onSQS},
-	{"LocalStack", "ANYQUEUE_TEST_SQS_LOCALSTACK", onSQS},
-	{"ElasticMQ", "ANYQUEUE_TEST_SQS_ELASTICMQ", onSQS},
-	{"Emulator", "ANYQUEUE_TEST_PUBSUB_EMULATOR", onPubSub},
+	connect        func(t *testing.T, address, prefix string) *Broker
 }
+
+func ofSQS() []server {
+	return []server{
+		{"sqstest", "", onSQS},
+		{"LocalStack", "ANYQUEUE_TEST_SQS_LOCALSTACK", onSQS},
+		{"ElasticMQ", "ANYQUEUE_TEST_SQS_ELASTICMQ", onSQS},
+	}
+}
+
+const emulatorVariable = "ANYQUEUE_TEST_PUBSUB_EMULATOR"
 
 // OnEach calls f for each server that processes can share: those of SQS, one of them
 // in this process, and Google's emulator of Pub/Sub. Connect makes a broker there,
@@ -83,6 +98,38 @@ var servers = []struct {
 // folder. It's one server after the other, as so many processes at a time wouldn't get
 // to what they do before it's too late.
 func OnEach(t *testing.T, file []byte, f func(t *testing.T, connect func(t *testing.T) *Broker)) {
+	t.Helper()
+	servers := append(ofSQS(), server{"Emulator", emulatorVariable, onPubSub})
+	onServers(t, servers, func(t *testing.T, connect func(t *testing.T, prefix string) *Broker) {
+		t.Helper()
+		f(t, func(t *testing.T) *Broker {
+			t.Helper()
+			b := connect(t, newPrefix())
+			create(t, file, "here", config.Backends{"here": b.Backend})
+			return b
+		})
+	})
+}
+
+// OnBoth is OnEach for a file with queues on the backends sqs and pubsub: f is called
+// for each server of SQS, each time together with Google's emulator.
+func OnBoth(t *testing.T, file []byte, f func(t *testing.T, sqs, pubsub *Broker)) {
+	t.Helper()
+	emulator := os.Getenv(emulatorVariable)
+	if emulator == "" {
+		t.Skipf("%s is empty", emulatorVariable)
+	}
+	onServers(t, ofSQS(), func(t *testing.T, connect func(t *testing.T, prefix string) *Broker) {
+		t.Helper()
+		prefix := newPrefix() // that of the processes
+		left, right := connect(t, prefix), onPubSub(t, emulator, prefix)
+		right.binary = left.binary
+		create(t, file, "", config.Backends{"sqs": left.Backend, "pubsub": right.Backend})
+		f(t, left, right)
+	})
+}
+
+func onServers(t *testing.T, servers []server, f func(t *testing.T, connect func(t *testing.T, prefix string) *Broker)) {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "program")
 	ctx := t.Context()
@@ -99,11 +146,10 @@ func OnEach(t *testing.T, file []byte, f func(t *testing.T, connect func(t *test
 				t.Skipf("%s is empty", s.variable)
 			}
 			require.NoError(t, built())
-			f(t, func(t *testing.T) *Broker {
+			f(t, func(t *testing.T, prefix string) *Broker {
 				t.Helper()
-				b := s.connect(t, address)
+				b := s.connect(t, address, prefix)
 				b.binary = binary
-				b.create(t, file)
 				return b
 			})
 		})
@@ -122,14 +168,13 @@ func startSQSTest(t *testing.T) string {
 func newPrefix() string { return "test-" + uuid.NewString()[:8] + "-" }
 
 // onSQS returns a broker that's a server of SQS.
-func onSQS(t *testing.T, url string) *Broker {
+func onSQS(t *testing.T, url, prefix string) *Broker {
 	t.Helper()
 	client, err := awsclient.New(t.Context(), &awsclient.Options{Endpoint: url})
 	require.NoError(t, err)
 	target := func(call string) func(*http.Request) bool { // with or without Batch
 		return func(r *http.Request) bool { return strings.Contains(r.Header.Get("X-Amz-Target"), call) }
 	}
-	prefix := newPrefix()
 	t.Cleanup(func() { deleteQueues(t, client, prefix) })
 	return &Broker{
 		URL: url, Transport: http.DefaultTransport,
@@ -148,11 +193,11 @@ func onSQS(t *testing.T, url string) *Broker {
 }
 
 // onPubSub returns a broker that's a server of Pub/Sub.
-func onPubSub(t *testing.T, address string) *Broker {
+func onPubSub(t *testing.T, address, prefix string) *Broker {
 	t.Helper()
 	emulator := func(name string) (string, bool) { return address, name == "PUBSUB_EMULATOR_HOST" }
 	project := backends.Project(emulator) // as the processes find it
-	client, prefix := pubsubtest.Dial(t, address), newPrefix()
+	client := pubsubtest.Dial(t, address)
 	t.Cleanup(func() { pubsubtest.DeleteQueues(t, client, project, prefix) })
 	var http2 http.Protocols
 	http2.SetUnencryptedHTTP2(true)

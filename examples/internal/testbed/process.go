@@ -37,8 +37,14 @@ type Process struct {
 // that of something in between. It ends with the test at the latest.
 func (b *Broker) Start(t *testing.T, url string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Out: newOutput(), cmd: exec.CommandContext(t.Context(), b.binary, args...), done: make(chan struct{})}
-	p.cmd.Env = b.environment(url)
+	return StartOn(t, []End{{b, url}}, args...)
+}
+
+// StartOn is Start for a process that uses several brokers.
+func StartOn(t *testing.T, ends []End, args ...string) *Process {
+	t.Helper()
+	p := &Process{Out: newOutput(), cmd: exec.CommandContext(t.Context(), ends[0].binary, args...), done: make(chan struct{})}
+	p.cmd.Env = environment(ends)
 	p.cmd.Stdout, p.cmd.Stderr = p.Out, p.Out
 	require.NoError(t, p.cmd.Start())
 	go func() {
