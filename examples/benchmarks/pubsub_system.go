@@ -12,6 +12,10 @@ type pubsubContender struct {
 	peer bool     // all others: what one writes by hand counts too
 	in   []string // the measurements that it takes part in
 
+	// floorOf are those in which it's a floor and no peer: it keeps no lease, fetches
+	// far ahead, and loses what its acknowledgements lose.
+	floorOf []string
+
 	publisher func(q *pubsubQueue) (cloudPublisher, error)
 
 	// consumer handles what's in the queue.
@@ -59,10 +63,10 @@ var pubsubContenders = []pubsubContender{
 		name: tensName, peer: true, in: []string{pubsubPublishName},
 		publisher: rawTens,
 	}, {
-		name: pullsName, peer: true, in: []string{pubsubConsumeName, pubsubTrickleName},
+		name: pullsName, peer: true, in: []string{pubsubConsumeName, pubsubTrickleName}, floorOf: []string{pubsubConsumeName},
 		publisher: rawPubSub, consumer: rawPulls,
 	}, {
-		name: streamsName, peer: true, in: []string{pubsubConsumeName, pubsubTrickleName},
+		name: streamsName, peer: true, in: []string{pubsubConsumeName, pubsubTrickleName}, floorOf: []string{pubsubConsumeName},
 		publisher: rawPubSub, consumer: rawStreams,
 	}, {
 		name: oursName, in: []string{pubsubPublishName, pubsubConsumeName, pubsubLoneName, pubsubManyName, pubsubTrickleName},
@@ -94,6 +98,7 @@ func (o options) pubsubContenders(measurement string) []pubsubContender {
 	var out []pubsubContender
 	for _, c := range pubsubContenders {
 		if slices.Contains(c.in, measurement) && (len(wanted) == 0 || slices.Contains(wanted, c.name)) {
+			c.peer = c.peer && !slices.Contains(c.floorOf, measurement)
 			out = append(out, c)
 		}
 	}

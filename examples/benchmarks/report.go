@@ -125,7 +125,7 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(w, "SQS: %s; the floor is the raw loop\n", r.SQS)
 	}
 	if r.PubSub != "" {
-		fmt.Fprintf(w, "Pub/Sub: %s; the floor is the generated client, peers are all others\n", r.PubSub)
+		fmt.Fprintf(w, "Pub/Sub: %s; the floor is the generated client used by hand\n", r.PubSub)
 	}
 	for _, name := range r.order {
 		r.table(w, name)
