@@ -16,10 +16,11 @@ func TestAHundredQueuesGiveFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	for table, rows := range map[string]map[string][]string{
-		"hundred-idle, 5 ms per call":    {oursName: {"queues", "peak MiB", "goroutines"}},
-		"hundred-busy":                   {"all are well": {"messages/s of 118"}, "one blocked, one failing": {"messages/s of 118"}},
-		"hundred-ensure, 20 ms per call": {"create": {"seconds", "queues"}, "plan": {"seconds"}, "ensure": {"seconds", "requests/queue"}},
-		"hundred-redrive":                {"memory": {"seconds"}, "SQS, 5 ms per call": {"seconds", "sent/request", "removed/request"}},
+		"hundred-idle, 5 ms per call":     {oursName: {"queues", "peak MiB", "goroutines"}},
+		"hundred-busy, handlers of 20 ms": {"all are well": {hundredOthers}, "one blocked, one failing": {hundredOthers}},
+		"hundred-busy, no-op handlers":    {"all are well": {hundredOthers}, "one blocked, one failing": {hundredOthers}},
+		"hundred-ensure, 20 ms per call":  {"create": {"seconds", "queues"}, "plan": {"seconds"}, "ensure": {"seconds", "requests/queue"}},
+		"hundred-redrive":                 {"memory": {"seconds"}, "SQS, 5 ms per call": {"seconds", "sent/request", "removed/request"}},
 	} {
 		for row, columns := range rows {
 			for _, f := range columns {
@@ -34,8 +35,8 @@ func TestAHundredQueuesGiveFigures(t *testing.T) {
 	}
 	var out strings.Builder
 	r.print(&out)
-	if len(r.Targets) != 7 {
-		t.Errorf("%d targets are reported, not 7", len(r.Targets))
+	if len(r.Targets) != 8 {
+		t.Errorf("%d targets are reported, not 8", len(r.Targets))
 	}
 	for _, tg := range r.Targets {
 		if !strings.Contains(out.String(), tg.Name) {
