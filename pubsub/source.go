@@ -44,7 +44,7 @@ const (
 
 func (s *source) init(h *handle) {
 	s.h = h
-	s.polls.Poll, s.polls.GiveBack = s.poll, s.giveBack
+	s.polls.Poll, s.polls.GiveBack, s.polls.Ordered = s.poll, s.giveBack, h.caps.Ordering
 	lease := s.ackDeadline
 	if h.lease > 0 {
 		lease = time.Duration(h.lease) * time.Second

@@ -22,6 +22,9 @@ type Polls[T any] struct {
 	// it's given back. With it a poll may be taken over by a caller with less room,
 	// and what he has no room for waits too.
 	Keep time.Duration
+	// Ordered says that a poll doesn't begin while something is being given back, which
+	// it could overtake.
+	Ordered bool
 	// Most is how many polls are under way at a time, where Polls is the second of
 	// ReceiveAny; 0: one for each caller.
 	Most int
@@ -33,6 +36,8 @@ type Polls[T any] struct {
 	rich   bool                  // the latest that has ended brought something, and no turn of it was in vain since
 	first  bool                  // of the second of ReceiveAny: it's its turn
 	left   map[*poll[T]]struct{} // without a caller
+	giving int                   // groups that are being given back
+	gave   chan struct{}         // made with the first of them, closed with the last
 	closed bool
 	cut    bool          // the context of a Close has ended
 	quiet  chan struct{} // made by Close, closed when left is empty
@@ -264,6 +269,9 @@ func (p *Polls[T]) begin(ctx context.Context, max int) *poll[T] {
 		detached = context.WithValue(detached, untilKey{}, until)
 	}
 	p.workers.Go(func() {
+		if p.Ordered {
+			p.awaitGivenBack(detached)
+		}
 		items, err := p.Poll(detached, max)
 		cancel()
 		p.ended(one, items, err)
@@ -321,13 +329,33 @@ func (p *Polls[T]) giveBackLocked(one *poll[T]) {
 	if p.cut {
 		cancel()
 	}
+	if p.giving++; p.giving == 1 {
+		p.gave = make(chan struct{})
+	}
 	p.workers.Go(func() {
 		defer cancel()
 		p.GiveBack(ctx, one.items)
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.giving--; p.giving == 0 {
+			close(p.gave)
+		}
 		p.forgetLocked(one)
 	})
+}
+
+// awaitGivenBack waits until nothing is being given back.
+func (p *Polls[T]) awaitGivenBack(ctx context.Context) {
+	p.mu.Lock()
+	giving, gave := p.giving, p.gave
+	p.mu.Unlock()
+	if giving == 0 {
+		return
+	}
+	select {
+	case <-gave:
+	case <-ctx.Done():
+	}
 }
 
 func (p *Polls[T]) forgetLocked(one *poll[T]) {

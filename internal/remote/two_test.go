@@ -258,6 +258,37 @@ func TestWhatIsLeftOfWhatWasKeptIsGivenBackInTime(t *testing.T) {
 	})
 }
 
+func TestAPollDoesNotOvertakeWhatIsGivenBackInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, p := newBroker()
+		p.Keep, p.Ordered = time.Second, true
+		p.GiveBack = func(_ context.Context, items []string) {
+			time.Sleep(time.Second) // its way to the broker
+			for range len(b.items) {
+				items = append(items, <-b.items)
+			}
+			for _, s := range items {
+				b.items <- s
+			}
+		}
+		_, err := receiveFor(p, time.Second, 5)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		b.items <- "1"
+		synctest.Wait()
+		b.items <- "2"
+		time.Sleep(p.Keep + time.Millisecond) // nobody came for it
+		var got []string
+		for range 2 {
+			items, err := p.Receive(t.Context(), 1)
+			assert.NoError(t, err)
+			got = append(got, items...)
+		}
+		assert.Equal(t, []string{"1", "2"}, got)
+		end(p)
+	})
+}
+
 func TestAReceiveFromTwoEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
