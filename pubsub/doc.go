@@ -16,7 +16,9 @@
 // subscription, whose topic is then published to, of a topic, to publish only, or of
 // both with a comma between them: full names
 // (projects/other/subscriptions/billing), or subscriptions/billing and topics/orders
-// within the project; then the queue's name only stands in logs. What doesn't exist is
+// within the project; then the queue's name only stands in logs. A subscription that may
+// not be read doesn't tell its topic: opened to consume, what's published then fails
+// with an ErrPermission; else Open does. What doesn't exist is
 // an ErrQueueNotFound, also a subscription that was detached or whose topic was
 // deleted; credentials that aren't accepted or don't allow the call are an
 // ErrPermission. A subscription that pushes can't be received from.

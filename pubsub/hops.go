@@ -75,6 +75,8 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 		return &h.outBack, nil
 	case err != nil && code != codes.NotFound && code != codes.PermissionDenied:
 		return nil, classify(ctx, err)
+	case h.out.topic == "":
+		return nil, errShared
 	}
 	found, err := h.subscribers(ctx, 2)
 	switch {

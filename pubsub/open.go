@@ -80,6 +80,9 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	if opts.Lease > 0 && opts.Lease != s.ackDeadline {
 		h.lease = seconds(opts.Lease)
 	}
+	if at.topic == "" {
+		h.noTopic = topicUnknown(h.subscription, s.err)
+	}
 	h.out.init(h.client, at.topic, &h.counts)
 	h.outBack.init(h.client, topicOf(h.subscription)+returnSuffix, &h.counts)
 	h.caps = h.capabilities(s)
@@ -135,8 +138,10 @@ func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opt
 		}
 		at.topic = sub.GetTopic()
 		s.read(sub)
-	case !denied(err) || at.topic == "" && opts.Mode != queue.ForConsume:
+	case !denied(err):
 		return err
+	case at.topic == "" && opts.Mode != queue.ForConsume:
+		return topicUnknown(at.subscription, err)
 	default:
 		s.assume(err, "ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy")
 	}
@@ -181,7 +186,10 @@ func (h *handle) readBack(ctx context.Context, s *settings) error {
 func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opts *queue.OpenOptions) error {
 	if at.topic == "" {
 		sub, err := h.look(ctx, at.subscription)
-		if err != nil {
+		switch {
+		case denied(err):
+			return topicUnknown(at.subscription, err)
+		case err != nil:
 			return err
 		}
 		if err := usable(sub, at); err != nil {
@@ -227,6 +235,11 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
 
 var errNoSubscription = errors.New("the topic has no subscription, so that what's published would be lost")
+
+// topicUnknown says that there's nowhere to publish to, for want of a permission.
+func topicUnknown(subscription string, err error) error {
+	return fmt.Errorf("the topic of %s isn't known, as its settings may not be read; name it too, in Address, as topics/TOPIC,subscriptions/SUBSCRIPTION: %w", subscription, err)
+}
 
 // look reads a subscription.
 func (h *handle) look(ctx context.Context, name string) (*pubsubpb.Subscription, error) {
@@ -293,6 +306,7 @@ type handle struct {
 	main         *source // nil: opened to publish
 	back         *source // nil: there's none
 	backAssumed  bool
+	noTopic      error // why out has none, where that isn't known
 	out          outlet
 	outBack      outlet // the return topic, if there's one
 	returning    returning

@@ -38,10 +38,15 @@ func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error 
 	ctx, cancel := queue.PublishContext(ctx)
 	defer cancel()
 	out, err := h.wayBack(ctx)
-	if err == nil {
-		return h.publish(ctx, out, op, msgs)
+	if err != nil {
+		return h.failAll(op, err, len(msgs))
 	}
-	errs := make([]error, len(msgs))
+	return h.publish(ctx, out, op, msgs)
+}
+
+// failAll fails each of n messages.
+func (h *handle) failAll(op string, err error, n int) error {
+	errs := make([]error, n)
 	for i := range errs {
 		errs[i] = err
 	}
@@ -57,6 +62,9 @@ func (h *handle) publish(ctx context.Context, out *outlet, op string, msgs []*qu
 	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return h.fail(op, err)
+	}
+	if out.topic == "" && len(msgs) > 0 {
+		return h.failAll(op, h.noTopic, len(msgs))
 	}
 	items := make([]item, len(msgs))
 	var errs []error // by index, when there are any
