@@ -92,7 +92,8 @@
 //
 // A failed delivery stays hidden for at most 10 minutes. For longer (RetryAfter,
 // Snooze) it's published again with its due time, to the return topic, so that other
-// subscriptions don't see it. Without a return topic it goes to the topic itself,
+// subscriptions don't see it. That this has its subscription is looked at once a minute,
+// as messages without one are lost. Without a return topic it goes to the topic itself,
 // unless others subscribe to that, or may: then it's hidden again and again instead,
 // and its time is remembered by the process alone.
 //
@@ -140,7 +141,8 @@
 //	            are assumed); to publish pubsub.topics.get on the topic, which lists its subscriptions
 //	Publish     pubsub.topics.publish
 //	Consume     pubsub.subscriptions.consume on both subscriptions
-//	Long waits  pubsub.topics.publish on the return topic too; without it they're hidden again and again
+//	Long waits  pubsub.topics.publish on the return topic too; without it they're hidden again and again.
+//	            pubsub.subscriptions.get on the return subscription (else it's taken to be there still)
 //	Dead letters, Redrive
 //	            pubsub.topics.publish on the dead-letter topic; on the return topic, with those of Consume on the
 //	            dead-letter subscription

@@ -44,7 +44,9 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{client: client, done: done, name: name, wait: b.opts.Wait, metrics: b.opts.Metrics, log: opts.Logger}
+	h := &handle{
+		client: client, done: done, name: name, wait: b.opts.Wait, metrics: b.opts.Metrics, log: opts.Logger, closing: make(chan struct{}),
+	}
 	if h.log == nil {
 		h.log = slog.Default()
 	}
@@ -85,6 +87,9 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	}
 	h.out.init(h.client, at.topic, &h.counts)
 	h.outBack.init(h.client, topicOf(h.subscription)+returnSuffix, &h.counts)
+	if h.back != nil && !h.backAssumed {
+		h.returning.out, h.returning.until = &h.outBack, time.Now().Add(knownFor)
+	}
 	h.caps = h.capabilities(s)
 	for _, src := range []*source{h.main, h.back} {
 		if src != nil {
@@ -320,6 +325,9 @@ type handle struct {
 	calls  remote.Calls
 	unseen remote.Unseen
 	counts counts
+
+	closed  sync.Once
+	closing chan struct{} // closed by Close: nobody receives any more
 }
 
 // Capabilities tells what the queue can do.
@@ -330,6 +338,7 @@ func (h *handle) Capabilities() queue.Capabilities { return h.caps }
 // off; for such a pull that's no error.
 func (h *handle) Close(ctx context.Context) error {
 	err := h.calls.Close(ctx)
+	h.closed.Do(func() { close(h.closing) })
 	h.out.batches.Close()
 	h.outBack.batches.Close()
 	var wg sync.WaitGroup
