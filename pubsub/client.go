@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"google.golang.org/api/option"
 	"google.golang.org/api/transport"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/anyqueue/anyqueue/internal/remote"
 	"github.com/anyqueue/anyqueue/queue"
@@ -62,12 +65,28 @@ func dial(ctx context.Context, project string, opts []option.ClientOption) (*gcp
 			return nil, err
 		}
 	}
+	// What the caller says comes last, and counts.
+	opts = append([]option.ClientOption{option.WithGRPCDialOption(grpc.WithConnectParams(reconnect()))}, opts...)
 	client, err := gcp.NewClient(ctx, project, opts...)
 	if err != nil {
 		return nil, remote.As(queue.ErrPermission, err) // it found no credentials
 	}
 	return client, nil
 }
+
+// reconnect is how a client of our own tries to connect again. gRPC's default waits
+// longer and longer, up to two minutes: so long a queue would stand still after its
+// server has come back.
+func reconnect() grpc.ConnectParams {
+	b := backoff.DefaultConfig
+	b.MaxDelay = maxReconnectDelay
+	return grpc.ConnectParams{Backoff: b, MinConnectTimeout: connectTimeout}
+}
+
+const (
+	maxReconnectDelay = 8 * time.Second // with its jitter of a fifth below 10 s
+	connectTimeout    = 10 * time.Second
+)
 
 // detect finds the project as NewClient would, which leaves a half-made client
 // behind where there's none.

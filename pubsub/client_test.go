@@ -1,14 +1,18 @@
 package pubsub_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
@@ -66,6 +70,55 @@ func TestABackendsOwnClientEndsWithACallThatLeavesNoQueue(t *testing.T) {
 		made, open := network.dialed()
 		assert.Positive(t, made)
 		assert.Zero(t, open)
+	})
+}
+
+// gRPC by itself would wait for up to two minutes, the longer the server was away.
+func TestABackendsOwnClientConnectsAgainSoonAfterALongOutage(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		b, network := f.own(t, project)
+		q, err := b.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, q.Close(context.Background())) }()
+		try := func(patience time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			return q.Publish(ctx, message("a"))
+		}
+		for _, away := range []time.Duration{time.Minute, 20 * time.Minute} {
+			require.NoError(t, try(time.Second))
+			network.set(true)
+			for begun := time.Now(); time.Since(begun) < away; {
+				require.Error(t, try(20*time.Second))
+			}
+			network.set(false)
+			back := time.Now()
+			for try(100*time.Millisecond) != nil { // it mustn't be the publisher's own pauses that make it late
+				require.Less(t, time.Since(back), 10*time.Minute)
+			}
+			assert.LessOrEqual(t, time.Since(back), 10*time.Second, "after %v", away)
+		}
+	})
+}
+
+// What the caller says of it counts.
+func TestHowOftenToConnectIsTheCallersToSay(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "orders", nil)
+		n := f.network.another()
+		slow := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: time.Hour, MaxDelay: time.Hour}, MinConnectTimeout: time.Minute}
+		b := pubsub.NewBackend(&pubsub.Options{Project: project, ClientOptions: append(n.options(), option.WithGRPCDialOption(grpc.WithConnectParams(slow)))})
+		q, err := b.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, q.Close(context.Background())) }()
+		n.set(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+		defer cancel()
+		n.dialed()
+		assert.Error(t, q.Publish(ctx, message("a")))
+		made, _ := n.dialed()
+		assert.LessOrEqual(t, made, 1)
+		n.set(false)
 	})
 }
 

@@ -3,6 +3,7 @@ package pubsub_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
@@ -182,5 +184,35 @@ func TestPublishersAndClose(t *testing.T) {
 		assert.Positive(t, confirmed)
 		assert.Less(t, confirmed, 200)
 		assert.Zero(t, unknown, "Close has waited")
+	})
+}
+
+// It's asked rarely then, but nobody waits for the next time.
+func TestCloseDoesNotWaitForABrokenReturnSubscription(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "orders", nil)
+		q, err := f.backend.Open(t.Context(), "orders", &queue.OpenOptions{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		f.on("Pull", of(backSub, refuse(codes.Unavailable)))
+		for begun := time.Now(); time.Since(begun) < 2*time.Minute+20*time.Second; {
+			_, err := q.Receive(t.Context(), 1)
+			require.NoError(t, err)
+		}
+		begun := time.Now()
+		require.NoError(t, q.Close(context.Background()))
+		assert.LessOrEqual(t, time.Since(begun), 20*time.Second, "Options.Wait")
+	})
+}
+
+func TestCloseWaitsForAPublishBackThatLooksForItsWay(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.alone(t, nil, nil)
+		f.on("ListTopicSubscriptions", late(time.Second))
+		ended := make(chan error, 1)
+		go func() { ended <- back(t, q)(t.Context(), message("a")) }()
+		synctest.Wait()
+		require.NoError(t, q.Close(t.Context()))
+		assert.NoError(t, <-ended)
+		assert.Len(t, f.publishes(), 1)
 	})
 }

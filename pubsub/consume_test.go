@@ -285,3 +285,37 @@ func TestReceivesSideBySide(t *testing.T) {
 		assert.ElementsMatch(t, bodiesOf(many(8)), bodies(all))
 	})
 }
+
+// A service that can't be reached isn't a queue without messages.
+func TestAReceiveThatFindsNoConnectionSaysSo(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.alone(t, nil, nil)
+		f.network.stall(30 * time.Second)
+		_, err := q.Receive(t.Context(), 1)
+		require.Error(t, err)
+		for _, final := range []error{queue.ErrQueueNotFound, queue.ErrPermission, queue.ErrInvalid, context.DeadlineExceeded} {
+			assert.NotErrorIs(t, err, final, "it may pass")
+		}
+		assert.Zero(t, countsOf(t, q).Unread, "it was never sent")
+		f.network.stall(0)
+		time.Sleep(time.Minute)
+		require.NoError(t, q.Publish(t.Context(), message("a")))
+		assert.Equal(t, []string{"a"}, bodies(receive(t, q, 1)))
+	})
+}
+
+// Where it isn't known how long a lease is, it's taken for the shorter one.
+func TestALeaseWhoseLengthIsInDoubt(t *testing.T) {
+	for _, lease := range []time.Duration{5 * time.Second, time.Minute} {
+		t.Run(lease.String(), func(t *testing.T) {
+			onFake(t, func(t *testing.T, f *fake) {
+				q := f.alone(t, nil, &queue.OpenOptions{Lease: lease})
+				require.NoError(t, q.Publish(t.Context(), message("a")))
+				f.on("ModifyAckDeadline", lose(codes.Unavailable))
+				begun := time.Now()
+				d := receive(t, q, 1)[0]
+				assert.LessOrEqual(t, d.Deadline.Sub(begun), min(lease, 10*time.Second))
+			})
+		})
+	}
+}

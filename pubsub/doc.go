@@ -16,7 +16,9 @@
 // subscription, whose topic is then published to, of a topic, to publish only, or of
 // both with a comma between them: full names
 // (projects/other/subscriptions/billing), or subscriptions/billing and topics/orders
-// within the project; then the queue's name only stands in logs. What doesn't exist is
+// within the project; then the queue's name only stands in logs. A subscription that may
+// not be read doesn't tell its topic: opened to consume, what's published then fails
+// with an ErrPermission; else Open does. What doesn't exist is
 // an ErrQueueNotFound, also a subscription that was detached or whose topic was
 // deleted; credentials that aren't accepted or don't allow the call are an
 // ErrPermission. A subscription that pushes can't be received from.
@@ -54,7 +56,8 @@
 //
 // # Consuming
 //
-// Messages are received by unary pulls, several at a time when there's a backlog: they
+// Messages are received by unary pulls, several at a time when there's a backlog and no
+// message ordering: they
 // bring exactly what can start soon, so that concurrency is exact and changed live.
 // Both ways were measured with the generated client on Google's emulator: unary pulls
 // made 67,500 messages a second with no-op handlers, streaming pulls 53,800, and that
@@ -89,16 +92,18 @@
 //
 // A failed delivery stays hidden for at most 10 minutes. For longer (RetryAfter,
 // Snooze) it's published again with its due time, to the return topic, so that other
-// subscriptions don't see it. Without a return topic it goes to the topic itself,
+// subscriptions don't see it. That this has its subscription is looked at once a minute,
+// as messages without one are lost. Without a return topic it goes to the topic itself,
 // unless others subscribe to that, or may: then it's hidden again and again instead,
 // and its time is remembered by the process alone.
 //
 // # Ordering
 //
 // OrderingKey works when the subscription has message ordering, which can't be
-// changed later. Pub/Sub doesn't promise to lock keys: the consumer handles a key's
-// messages one at a time, and holds what it has fetched of a key while the key's
-// first message backs off. Two processes can't be kept apart for one key. After a
+// changed later. Pub/Sub doesn't promise to lock keys: the consumer pulls once at a
+// time, as two answers could overtake each other, handles a key's messages one at a
+// time, and holds what it has fetched of a key while the key's first message backs
+// off. Two processes can't be kept apart for one key. After a
 // redelivery Pub/Sub may send everything of the key again that came after it, also
 // what was acknowledged.
 //
@@ -136,7 +141,8 @@
 //	            are assumed); to publish pubsub.topics.get on the topic, which lists its subscriptions
 //	Publish     pubsub.topics.publish
 //	Consume     pubsub.subscriptions.consume on both subscriptions
-//	Long waits  pubsub.topics.publish on the return topic too; without it they're hidden again and again
+//	Long waits  pubsub.topics.publish on the return topic too; without it they're hidden again and again.
+//	            pubsub.subscriptions.get on the return subscription (else it's taken to be there still)
 //	Dead letters, Redrive
 //	            pubsub.topics.publish on the dead-letter topic; on the return topic, with those of Consume on the
 //	            dead-letter subscription

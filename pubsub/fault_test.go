@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/googleapis/gax-go/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +29,7 @@ type rig struct {
 	t       *testing.T
 	net     *proxy
 	direct  *gcp.Client     // past the proxy
+	through *gcp.Client     // behind it
 	backend *pubsub.Backend // through it
 	aside   *pubsub.Backend // past it, as of another machine
 	name    string
@@ -46,8 +49,9 @@ func faulty(t *testing.T, spec *queue.QueueSpec) *rig {
 	t.Parallel()
 	r := &rig{t: t, direct: clientFor(t), handled: map[string]int{}, said: map[string]error{}}
 	r.net = newProxy(t, emulatorAddress(t))
+	r.through = pubsubtest.Dial(t, r.net.address)
 	opts := &pubsub.Options{Wait: pullWait}
-	r.backend, r.aside = pubsub.New(pubsubtest.Dial(t, r.net.address), opts), pubsub.New(r.direct, opts)
+	r.backend, r.aside = pubsub.New(r.through, opts), pubsub.New(r.direct, opts)
 	r.name = unique("fault")
 	if spec != nil {
 		r.spec = *spec
@@ -250,6 +254,27 @@ func (r *rig) first(prefix string) []string {
 	}
 	return out
 }
+
+// unreachable makes the network refuse connections, and waits until the publishers'
+// client knows of each that it had that it's gone: what it still sends over one is in
+// doubt.
+func (r *rig) unreachable() {
+	r.t.Helper()
+	r.net.refuse()
+	get := &pubsubpb.GetTopicRequest{Topic: topicName(r.name)}
+	once := gax.WithRetry(func() gax.Retryer { return nil })
+	until := time.Now().Add(patience)
+	for refused := 0; refused < 2*maxConnections; { // it takes them in turn
+		_, err := r.through.TopicAdminClient.GetTopic(r.t.Context(), get, once)
+		if refused++; err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+			refused = 0
+		}
+		require.True(r.t, time.Now().Before(until), "the client doesn't notice that its connections are gone: %v", err)
+	}
+}
+
+// maxConnections is how many Google's client has at most, to publish.
+const maxConnections = 4
 
 // numbered returns n messages with the prefix and a number.
 func numbered(prefix string, n int) []*queue.Message {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/googleapis/gax-go/v2"
 	"google.golang.org/api/iterator"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -30,19 +31,19 @@ type returning struct {
 	mu    sync.Mutex
 	out   *outlet
 	err   error
-	until time.Time // it's to be asked for again; zero: never
-	known bool
+	until time.Time // it's to be asked for again
 }
 
-// knownFor is how long it counts who else subscribes to the topic: others may come,
-// and a return topic may be made.
+// knownFor is how long it counts who else subscribes to the topic, and that there's a
+// return subscription: others may come, and it may be made, or deleted. Without it what's
+// published to the return topic would be lost.
 const knownFor = time.Minute
 
 // wayBack returns where to publish what only this queue's consumers shall get.
 func (h *handle) wayBack(ctx context.Context) (*outlet, error) {
 	r := &h.returning
 	r.mu.Lock()
-	out, err, known := r.out, r.err, r.known && (r.until.IsZero() || time.Now().Before(r.until))
+	out, err, known := r.out, r.err, time.Now().Before(r.until)
 	r.mu.Unlock()
 	if known {
 		return out, err
@@ -54,27 +55,36 @@ func (h *handle) wayBack(ctx context.Context) (*outlet, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.out, r.err, r.known, r.until = out, err, true, time.Time{}
-	if out != &h.outBack {
-		r.until = time.Now().Add(knownFor)
-	}
+	r.out, r.err, r.until = out, err, time.Now().Add(knownFor)
 	return out, err
 }
 
 func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
-	switch {
-	case h.subscription == "":
+	if h.subscription == "" {
 		return nil, errShared
-	case h.back != nil && !h.backAssumed:
-		return &h.outBack, nil
+	}
+	asking := ctx
+	var opts []gax.CallOption
+	seen := h.back != nil && !h.backAssumed
+	if seen { // one short question will do
+		limited, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		var t try
+		asking, opts = limited, t.options()
 	}
 	// The topic alone isn't enough: without a subscription it would lose everything.
-	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription + returnSuffix})
+	sub, err := h.client.SubscriptionAdminClient.GetSubscription(asking, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription + returnSuffix}, opts...)
 	switch code := status.Code(err); {
 	case err == nil && sub.GetTopic() == h.outBack.topic:
 		return &h.outBack, nil
-	case err != nil && code != codes.NotFound && code != codes.PermissionDenied:
+	case err == nil || code == codes.NotFound:
+	case seen && ctx.Err() == nil:
+		return &h.outBack, nil // nobody says that it isn't there any more
+	case code != codes.PermissionDenied:
 		return nil, classify(ctx, err)
+	}
+	if h.out.topic == "" {
+		return nil, errShared
 	}
 	found, err := h.subscribers(ctx, 2)
 	switch {
@@ -132,9 +142,11 @@ func (h *handle) addHop(hops []*hop, r *receipt, i int, s *queue.Settlement, now
 // deferAll sends the copies, in the order of the call as they may be of one key,
 // and removes what has a copy.
 func (h *handle) deferAll(ctx context.Context, hops []*hop, errs []error) {
-	out, err := h.wayBack(ctx)
+	sending, cancel := queue.PublishContext(ctx)
+	defer cancel()
+	out, err := h.wayBack(sending)
 	if err == nil {
-		group := out.batches.Begin(ctx)
+		group := out.batches.Begin(sending)
 		for _, p := range hops {
 			if p.err == nil && !p.receipt.hopSent {
 				group.Add(&p.copy)

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -257,5 +258,71 @@ func TestLookingForTheWayBackEndsWithItsContext(t *testing.T) {
 		assert.ErrorIs(t, back(t, q)(ctx, message("b")), context.DeadlineExceeded)
 		assert.Equal(t, time.Second, time.Since(begun))
 		assert.Equal(t, queue.DefaultPublishTimeout, <-done, "without a deadline it's that of Publish")
+	})
+}
+
+// Nothing may be published to a return topic whose subscription was deleted: it would
+// be lost.
+func TestAReturnSubscriptionThatWasDeletedIsNoWayBack(t *testing.T) {
+	for _, mode := range []queue.OpenMode{queue.ForBoth, queue.ForPublish} {
+		for _, shared := range []bool{true, false} {
+			t.Run(fmt.Sprint("mode ", mode, ", shared ", shared), func(t *testing.T) {
+				onFake(t, func(t *testing.T, f *fake) {
+					f.ensure(t, "orders", nil)
+					if shared {
+						f.subscribe(t, topicName("orders"), subscriptionName("billing"), nil)
+					}
+					q := f.open(t, "orders", &queue.OpenOptions{Mode: mode})
+					require.NoError(t, back(t, q)(t.Context(), message("before")))
+					require.NoError(t, f.client.SubscriptionAdminClient.DeleteSubscription(t.Context(), &pubsubpb.DeleteSubscriptionRequest{Subscription: backSub}))
+					time.Sleep(time.Minute + 1) // so long it counts
+					f.forget()
+					err := back(t, q)(t.Context(), message("after"))
+					for _, p := range f.publishes() {
+						assert.Equal(t, topicName("orders"), p.GetTopic(), "the other topic has no subscription any more")
+					}
+					if shared {
+						assert.ErrorIs(t, err, queue.ErrUnsupported)
+					} else {
+						assert.NoError(t, err, "to the topic, as nobody else subscribes to it")
+					}
+				})
+			})
+		}
+	}
+}
+
+// What isn't known any more for want of an answer is taken for what it was.
+func TestAWayBackThatCannotBeLookedAtStaysTheWay(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		says answer
+	}{{"no permission", refuse(codes.PermissionDenied)}, {"not reached", refuse(codes.Unavailable)}, {"no answer", hang}} {
+		t.Run(c.name, func(t *testing.T) {
+			onFake(t, func(t *testing.T, f *fake) {
+				q := f.fresh(t, nil)
+				f.sharing(t)
+				time.Sleep(time.Minute + 1)
+				f.on("GetSubscription", c.says)
+				require.NoError(t, back(t, q)(t.Context(), message("a")))
+				f.heal()
+				assert.Equal(t, []string{"a"}, bodies(receive(t, q, 1)))
+			})
+		})
+	}
+}
+
+// Nobody waits for ever, also where the caller has named no time.
+func TestADeferEndsWithoutADeadline(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.fresh(t, nil)
+		require.NoError(t, q.Publish(t.Context(), message("a")))
+		d := receive(t, q, 1)[0]
+		f.on("Publish", refuse(codes.ResourceExhausted))
+		begun := time.Now()
+		got := refused(t, q.Settle(t.Context(), deferred(d, time.Hour)))
+		assert.ErrorIs(t, got[0], context.DeadlineExceeded)
+		assert.Equal(t, queue.DefaultPublishTimeout, time.Since(begun))
+		assert.Empty(t, f.acks())
 	})
 }

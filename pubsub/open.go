@@ -44,7 +44,9 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{client: client, done: done, name: name, wait: b.opts.Wait, metrics: b.opts.Metrics, log: opts.Logger}
+	h := &handle{
+		client: client, done: done, name: name, wait: b.opts.Wait, metrics: b.opts.Metrics, log: opts.Logger, closing: make(chan struct{}),
+	}
 	if h.log == nil {
 		h.log = slog.Default()
 	}
@@ -80,8 +82,14 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	if opts.Lease > 0 && opts.Lease != s.ackDeadline {
 		h.lease = seconds(opts.Lease)
 	}
+	if at.topic == "" {
+		h.noTopic = topicUnknown(h.subscription, s.err)
+	}
 	h.out.init(h.client, at.topic, &h.counts)
 	h.outBack.init(h.client, topicOf(h.subscription)+returnSuffix, &h.counts)
+	if h.back != nil && !h.backAssumed {
+		h.returning.out, h.returning.until = &h.outBack, time.Now().Add(knownFor)
+	}
 	h.caps = h.capabilities(s)
 	for _, src := range []*source{h.main, h.back} {
 		if src != nil {
@@ -135,8 +143,10 @@ func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opt
 		}
 		at.topic = sub.GetTopic()
 		s.read(sub)
-	case !denied(err) || at.topic == "" && opts.Mode != queue.ForConsume:
+	case !denied(err):
 		return err
+	case at.topic == "" && opts.Mode != queue.ForConsume:
+		return topicUnknown(at.subscription, err)
 	default:
 		s.assume(err, "ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy")
 	}
@@ -181,7 +191,10 @@ func (h *handle) readBack(ctx context.Context, s *settings) error {
 func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opts *queue.OpenOptions) error {
 	if at.topic == "" {
 		sub, err := h.look(ctx, at.subscription)
-		if err != nil {
+		switch {
+		case denied(err):
+			return topicUnknown(at.subscription, err)
+		case err != nil:
 			return err
 		}
 		if err := usable(sub, at); err != nil {
@@ -227,6 +240,11 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
 
 var errNoSubscription = errors.New("the topic has no subscription, so that what's published would be lost")
+
+// topicUnknown says that there's nowhere to publish to, for want of a permission.
+func topicUnknown(subscription string, err error) error {
+	return fmt.Errorf("the topic of %s isn't known, as its settings may not be read; name it too, in Address, as topics/TOPIC,subscriptions/SUBSCRIPTION: %w", subscription, err)
+}
 
 // look reads a subscription.
 func (h *handle) look(ctx context.Context, name string) (*pubsubpb.Subscription, error) {
@@ -293,6 +311,7 @@ type handle struct {
 	main         *source // nil: opened to publish
 	back         *source // nil: there's none
 	backAssumed  bool
+	noTopic      error // why out has none, where that isn't known
 	out          outlet
 	outBack      outlet // the return topic, if there's one
 	returning    returning
@@ -306,6 +325,9 @@ type handle struct {
 	calls  remote.Calls
 	unseen remote.Unseen
 	counts counts
+
+	closed  sync.Once
+	closing chan struct{} // closed by Close: nobody receives any more
 }
 
 // Capabilities tells what the queue can do.
@@ -316,6 +338,7 @@ func (h *handle) Capabilities() queue.Capabilities { return h.caps }
 // off; for such a pull that's no error.
 func (h *handle) Close(ctx context.Context) error {
 	err := h.calls.Close(ctx)
+	h.closed.Do(func() { close(h.closing) })
 	h.out.batches.Close()
 	h.outBack.batches.Close()
 	var wg sync.WaitGroup

@@ -171,7 +171,10 @@ func TestWhatCannotBeOpened(t *testing.T) {
 		}, opts: queue.OpenOptions{Mode: queue.ForPublish}, want: queue.ErrPermission},
 		{name: "a subscription whose topic may not be known, also to publish", prep: func(_ *testing.T, f *fake) {
 			f.on("GetSubscription", refuse(codes.PermissionDenied))
-		}, opts: queue.OpenOptions{Address: "subscriptions/orders"}, want: queue.ErrPermission},
+		}, opts: queue.OpenOptions{Address: "subscriptions/orders"}, want: queue.ErrPermission, says: "the topic of " + mainSub + " isn't known"},
+		{name: "the same, only to publish", prep: func(_ *testing.T, f *fake) {
+			f.on("GetSubscription", refuse(codes.PermissionDenied))
+		}, opts: queue.OpenOptions{Mode: queue.ForPublish, Address: "subscriptions/orders"}, want: queue.ErrPermission, says: "the topic of " + mainSub + " isn't known"},
 		{name: "a return subscription about which there's no answer", prep: func(_ *testing.T, f *fake) {
 			f.on("GetSubscription", func(_ context.Context, in any, forward func() (any, error)) (any, error) {
 				if in.(*pubsubpb.GetSubscriptionRequest).GetSubscription() == subscriptionName("orders.return") {
@@ -316,6 +319,38 @@ func TestOpenNeedsOnlyThePermissionOfWhatIsDone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who may consume needn't be allowed to know the topic. What would be published to it
+// fails before any request, with words.
+func TestAConsumerThatMayNotKnowTheTopicSaysSo(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.alone(t, nil, nil)
+		f.on("GetSubscription", refuse(codes.PermissionDenied))
+		q := f.open(t, "orders", &queue.OpenOptions{Mode: queue.ForConsume, Address: "subscriptions/orders"})
+		f.forget()
+		for _, msgs := range [][]*queue.Message{{message("a")}, {message("a"), message("b")}} {
+			err := q.Publish(t.Context(), msgs...)
+			failed := failures(err, len(msgs))
+			assert.Len(t, failed, len(msgs))
+			for _, err := range failed {
+				assert.ErrorIs(t, err, queue.ErrPermission)
+				assert.NotErrorIs(t, err, queue.ErrUnknownOutcome)
+				assert.ErrorContains(t, err, "the topic of "+mainSub+" isn't known")
+				assert.ErrorContains(t, err, "Address")
+			}
+		}
+		require.NoError(t, q.Publish(t.Context()), "nothing")
+		failed := failures(back(t, q)(t.Context(), message("a")), 1)
+		assert.ErrorIs(t, failed[0], queue.ErrUnsupported)
+
+		f.Publish(topicName("orders"), []byte("x"), nil)
+		d := receive(t, q, 1)[0]
+		got := refused(t, q.Settle(t.Context(), deferred(d, time.Hour)))
+		assert.ErrorIs(t, got[0], queue.ErrUnsupported, "so that the consumer hides it for longer")
+		require.NoError(t, q.Settle(t.Context(), queue.Settlement{Delivery: d}))
+		assert.Zero(t, f.requests()["Publish"]+f.requests()["ListTopicSubscriptions"])
+	})
 }
 
 // The queue's own subscription says for how long it's kept, and whether it's in

@@ -19,7 +19,12 @@ type item = batcher.Item[*pubsubpb.PubsubMessage]
 // with those of other calls, up to 1,000 and 10 MB in a request. What fails and may
 // pass is tried again, until ctx ends.
 func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
-	return h.publish(ctx, &h.out, "publish to", msgs)
+	const op = "publish to"
+	if err := h.calls.Enter(); err != nil {
+		return h.fail(op, err)
+	}
+	defer h.calls.Leave()
+	return h.publish(ctx, &h.out, op, msgs)
 }
 
 // PublishBack sends messages to this queue's own consumers alone: through its
@@ -38,25 +43,30 @@ func (h *handle) PublishBack(ctx context.Context, msgs ...*queue.Message) error 
 	ctx, cancel := queue.PublishContext(ctx)
 	defer cancel()
 	out, err := h.wayBack(ctx)
-	if err == nil {
-		return h.publish(ctx, out, op, msgs)
+	if err != nil {
+		return h.failAll(op, err, len(msgs))
 	}
-	errs := make([]error, len(msgs))
+	return h.publish(ctx, out, op, msgs)
+}
+
+// failAll fails each of n messages.
+func (h *handle) failAll(op string, err error, n int) error {
+	errs := make([]error, n)
 	for i := range errs {
 		errs[i] = err
 	}
 	return h.fail(op, queue.NewPublishError(errs))
 }
 
+// publish is for a call that's registered.
 func (h *handle) publish(ctx context.Context, out *outlet, op string, msgs []*queue.Message) error {
-	if err := h.calls.Enter(); err != nil {
-		return h.fail(op, err)
-	}
-	defer h.calls.Leave()
 	ctx, cancel := queue.PublishContext(ctx)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return h.fail(op, err)
+	}
+	if out.topic == "" && len(msgs) > 0 {
+		return h.failAll(op, h.noTopic, len(msgs))
 	}
 	items := make([]item, len(msgs))
 	var errs []error // by index, when there are any

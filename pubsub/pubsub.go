@@ -50,6 +50,10 @@ func New(client *gcp.Client, opts *Options) *Backend {
 // Google's libraries do, and the emulator by PUBSUB_EMULATOR_HOST. Nil options are
 // the defaults; the project is then that of the environment (GOOGLE_CLOUD_PROJECT)
 // or of the credentials. What's wrong with the options is reported by Open.
+//
+// After an outage, however long, that client connects again within 10 s. One that's
+// given to New does as it was made to: by gRPC's default it may wait for two minutes,
+// which grpc.WithConnectParams changes; so it does here, in Options.ClientOptions.
 func NewBackend(opts *Options) *Backend {
 	b := newBackend(opts)
 	project, more := b.opts.Project, b.opts.ClientOptions

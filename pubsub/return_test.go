@@ -298,6 +298,45 @@ func TestABacklogDoesNotStarveTheReturnSubscription(t *testing.T) {
 		}
 		t.Log(order, s.givenBack())
 		assert.LessOrEqual(t, last, 12, "the last of those that were redriven")
+		redriven := 0
+		for _, b := range s.givenBack() {
+			if b[0] == 'b' {
+				redriven++
+			}
+		}
+		assert.LessOrEqual(t, redriven, 1, "the one that came while nobody knew yet of both")
 		assert.LessOrEqual(t, len(s.givenBack()), 10)
 	})
+}
+
+// Each message that's given back costs an attempt.
+func TestOfTwoBacklogsNothingIsGivenBackForWantOfAHandler(t *testing.T) {
+	for _, work := range []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second} {
+		t.Run(work.String(), func(t *testing.T) {
+			onFake(t, func(t *testing.T, f *fake) {
+				q := f.fresh(t, nil)
+				s := f.stage()
+				s.slow = map[string]time.Duration{mainSub: 10 * time.Millisecond, backSub: 15 * time.Millisecond}
+				const n = 50
+				for i := range n {
+					s.add(mainSub, fmt.Sprint("m", i))
+					s.add(backSub, fmt.Sprint("b", i))
+				}
+				ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+				defer stop()
+				handled := 0
+				c, err := queue.NewConsumer(q, queue.Handler(func(context.Context, *queue.Delivery) error {
+					time.Sleep(work)
+					if handled++; handled == 2*n {
+						stop()
+					}
+					return nil
+				}), &queue.ConsumerOptions{Concurrency: 1, Logger: slog.New(slog.DiscardHandler)})
+				require.NoError(t, err)
+				require.NoError(t, c.Run(ctx))
+				assert.Equal(t, 2*n, handled)
+				assert.LessOrEqual(t, len(s.givenBack()), 5, "at the beginning, and when one has come to its end")
+			})
+		})
+	}
 }

@@ -32,6 +32,9 @@ type source struct {
 const (
 	// pollMargin is how much earlier than its caller a pull ends.
 	pollMargin = 250 * time.Millisecond
+	// leastToConnect is how long a pull without a connection waits for one at least
+	// before that's an error.
+	leastToConnect = time.Second
 	// shortPause is for a caller that goes sooner than a pull is worth.
 	shortPause = 100 * time.Millisecond
 	// asidePulls is how much the return subscription is asked for at a time: what
@@ -44,7 +47,7 @@ const (
 
 func (s *source) init(h *handle) {
 	s.h = h
-	s.polls.Poll, s.polls.GiveBack = s.poll, s.giveBack
+	s.polls.Poll, s.polls.GiveBack, s.polls.Ordered = s.poll, s.giveBack, h.caps.Ordering
 	lease := s.ackDeadline
 	if h.lease > 0 {
 		lease = time.Duration(h.lease) * time.Second
@@ -65,7 +68,7 @@ func (s *source) poll(ctx context.Context, most int) ([]*receipt, error) {
 		wait = min(wait, time.Until(until)-pollMargin)
 	}
 	if wait <= 0 { // that mustn't become a pull after the other
-		pause(ctx, shortPause)
+		pause(ctx, shortPause, nil)
 		return nil, nil
 	}
 	limited, cancel := context.WithTimeout(ctx, wait) // the server is told
@@ -76,7 +79,8 @@ func (s *source) poll(ctx context.Context, most int) ([]*receipt, error) {
 		Subscription: s.name, MaxMessages: int32(most), //nolint:gosec // at most 1,000
 	}, t.options()...)
 	if err != nil {
-		if ctx.Err() == nil && (limited.Err() != nil || status.Code(err) == codes.DeadlineExceeded) {
+		over := ctx.Err() == nil && (limited.Err() != nil || status.Code(err) == codes.DeadlineExceeded)
+		if over && (t.peer.Addr != nil || wait < leastToConnect) {
 			return nil, nil // nothing came
 		}
 		if t.maybe(err) {
@@ -111,6 +115,10 @@ func (s *source) shape(ctx context.Context, rs []*receipt) []*receipt {
 			r.deadline = begun.Add(time.Duration(s.h.lease) * time.Second)
 		case errors.Is(errs[i], queue.ErrLeaseLost):
 			continue
+		case errors.Is(errs[i], queue.ErrUnknownOutcome): // either of them
+			if asked := begun.Add(time.Duration(s.h.lease) * time.Second); asked.Before(r.deadline) {
+				r.deadline = asked
+			}
 		}
 		ours = append(ours, r)
 	}
@@ -131,15 +139,17 @@ func (s *source) pollAside(ctx context.Context, most int) ([]*receipt, error) {
 		s.log.Warn("the return subscription can't be received from; trying again", "queue", s.h.name, "subscription", s.name, "err", err)
 	}
 	s.silent = min(max(2*s.silent, minSilence), maxSilence)
-	pause(ctx, s.silent)
+	pause(ctx, s.silent, s.h.closing)
 	return nil, nil
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// pause waits, unless ctx has ended or over is closed.
+func pause(ctx context.Context, d time.Duration, over <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-over:
 	case <-ctx.Done():
 	}
 }

@@ -310,9 +310,10 @@ func (f *fetcher) receiveLocked(n int) bool {
 }
 
 // growLocked opens up to two more receives, so that their number triples with
-// each round trip as long as there's a backlog and room.
+// each round trip as long as there's a backlog and room. Where nothing but the order
+// of answers tells the order of a key there's one: a second could overtake it.
 func (f *fetcher) growLocked() {
-	if f.rtt <= slowReceive {
+	if f.rtt <= slowReceive || f.c.caps.Ordering && !f.c.caps.KeyLocked {
 		return
 	}
 	room := f.roomLocked()

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -361,5 +362,55 @@ func TestHandlersCanSpoilTheirDeliveryAndItIsSettledAllTheSame(t *testing.T) {
 		assert.Equal(t, "handle", s[0].Delivery.Native)
 		assert.Equal(t, "m0", s[0].Delivery.BrokerID)
 		require.NoError(t, c.stop())
+	})
+}
+
+// unevenBroker answers some receives later than others.
+type unevenBroker struct {
+	*fakeBroker
+	receives atomic.Int64
+}
+
+func (b *unevenBroker) Receive(ctx context.Context, n int) ([]*Delivery, error) {
+	late := time.Duration(5-2*(b.receives.Add(1)%3)) * 10 * time.Millisecond
+	ds, err := b.fakeBroker.Receive(ctx, n)
+	time.Sleep(late)
+	return ds, err
+}
+
+// Two answers on their way at once could arrive in the wrong order.
+func TestAKeyKeepsItsOrderOverManyReceivesWhereTheBrokerDoesNotLockKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(10 * time.Second)
+		f.caps.KeyLocked = false
+		f.caps.MaxReceive = 4 // so that there is room for several receives at a time
+		const n = 60
+		keys := []string{"a", "b", "c"}
+		for i := range n {
+			for _, k := range keys {
+				id := fmt.Sprintf("%s%03d", k, i)
+				f.put(&Delivery{Message: Message{ID: id, OrderingKey: k}, BrokerID: id, Attempt: 1})
+			}
+		}
+		var r recorder
+		consumer, err := NewConsumer(&unevenBroker{fakeBroker: f}, func(_ context.Context, d *Delivery) error {
+			r.add(d.ID)
+			time.Sleep(time.Millisecond)
+			return nil
+		}, &ConsumerOptions{Concurrency: 10, Logger: quiet})
+		require.NoError(t, err)
+		c := run(consumer)
+		pass(time.Minute)
+		require.NoError(t, c.stop())
+		for _, k := range keys {
+			var got []string
+			for _, id := range r.get() {
+				if id[:1] == k {
+					got = append(got, id)
+				}
+			}
+			assert.Len(t, got, n)
+			assert.True(t, slices.IsSorted(got), "%v", got)
+		}
 	})
 }

@@ -153,8 +153,11 @@ type Capabilities struct {
 	MaxRedeliveryDelay time.Duration // longest delay of a Release; 0: no limit
 	Retention          time.Duration // how long the broker keeps a message; 0: unknown or for ever
 
-	Ordering  bool // OrderingKey works
-	KeyLocked bool // the broker withholds a key's later messages while one is leased
+	Ordering bool // OrderingKey works
+	// KeyLocked says that the broker withholds a key's later messages while one is
+	// leased. Without it two answers on their way at once may overtake each other, so
+	// that where there's Ordering a Consumer receives by one call at a time.
+	KeyLocked bool
 	Dedup     bool // DedupID works
 
 	Attempts      AttemptCount

@@ -22,6 +22,9 @@ type Polls[T any] struct {
 	// it's given back. With it a poll may be taken over by a caller with less room,
 	// and what he has no room for waits too.
 	Keep time.Duration
+	// Ordered says that a poll doesn't begin while something is being given back, which
+	// it could overtake.
+	Ordered bool
 	// Most is how many polls are under way at a time, where Polls is the second of
 	// ReceiveAny; 0: one for each caller.
 	Most int
@@ -30,8 +33,11 @@ type Polls[T any] struct {
 
 	mu     sync.Mutex
 	open   int                   // polls under way
-	owed   bool                  // what it brought was given back, for want of a caller in time
+	rich   bool                  // the latest that has ended brought something, and no turn of it was in vain since
+	first  bool                  // of the second of ReceiveAny: it's its turn
 	left   map[*poll[T]]struct{} // without a caller
+	giving int                   // groups that are being given back
+	gave   chan struct{}         // made with the first of them, closed with the last
 	closed bool
 	cut    bool          // the context of a Close has ended
 	quiet  chan struct{} // made by Close, closed when left is empty
@@ -56,6 +62,19 @@ func (one *poll[T]) ended() <-chan struct{} {
 	return one.done
 }
 
+// over reports whether a poll has ended and brought something.
+func (one *poll[T]) over() bool {
+	if one == nil {
+		return false
+	}
+	select {
+	case <-one.done:
+		return len(one.items) > 0
+	default:
+		return false
+	}
+}
+
 const giveBackTimeout = 10 * time.Second
 
 // Receive polls for at most max. It returns as soon as ctx has ended, with what
@@ -65,21 +84,49 @@ func (p *Polls[T]) Receive(ctx context.Context, max int) ([]T, error) {
 }
 
 // ReceiveAny polls for at most max from two sources at once, of which second may be
-// nil, and returns what either brings. The other's poll goes on for the next caller;
-// where that one came too late the last time, so that what it brought was given back,
-// its source has a head start.
+// nil, and returns what either brings. The other's poll goes on for the next caller.
+//
+// While both have something whenever they're asked, they're asked in turn: each of two
+// polls for the same room would bring what there's no room for, to be given back.
 func ReceiveAny[T any](ctx context.Context, max int, first, second *Polls[T]) ([]T, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	a, b := first, second
-	if second != nil && second.isOwed() {
+	if second != nil && second.isFirst() {
 		a, b = second, first
 	}
-	one := a.attach(ctx, max)
+	if items := a.kept(max); len(items) > 0 {
+		if b != nil {
+			second.nextFirst(b == second)
+			items = append(items, b.kept(max-len(items))...)
+		}
+		return items, nil
+	}
+	if b != nil {
+		if items := b.kept(max); len(items) > 0 {
+			return items, nil
+		}
+	}
+	one := a.takeOver(max)
 	var other *poll[T]
-	if b != nil && !a.lead(ctx, one) {
-		other = b.attach(ctx, max)
+	if b != nil {
+		other = b.takeOver(max)
+	}
+	if b != nil && a.isRich() && b.isRich() {
+		second.nextFirst(b == second)
+		if one == nil && other == nil {
+			one = a.begin(ctx, max)
+		}
+		lead(ctx, a, one, b, other)
+	}
+	if !one.over() && !other.over() && ctx.Err() == nil {
+		if one == nil {
+			one = a.begin(ctx, max)
+		}
+		if b != nil && other == nil {
+			other = b.begin(ctx, max)
+		}
 	}
 	var cut error
 	select {
@@ -103,46 +150,77 @@ func ReceiveAny[T any](ctx context.Context, max int, first, second *Polls[T]) ([
 	return nil, cut
 }
 
-// headStart is how long the other source waits for one that's owed something. There
-// was something to be had, so it usually comes within a round trip.
+// headStart is how long the other source waits for the one whose turn it is. As there
+// was something to be had, it usually comes within a round trip.
 const headStart = 250 * time.Millisecond
 
-func (p *Polls[T]) isOwed() bool {
+// isFirst reports whether it's the turn of this second source of two.
+func (p *Polls[T]) isFirst() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.owed
+	return p.first
 }
 
-// lead gives a poll its head start, if there's to be one, and reports whether it has
-// brought something.
-func (p *Polls[T]) lead(ctx context.Context, one *poll[T]) bool {
+// nextFirst says whether the next turn is that of this second source of two.
+func (p *Polls[T]) nextFirst(is bool) {
 	p.mu.Lock()
-	owed := p.owed
-	p.owed = owed && one == nil // somebody else has its poll
-	p.mu.Unlock()
-	if !owed || one == nil {
-		return false
+	defer p.mu.Unlock()
+	p.first = is
+}
+
+func (p *Polls[T]) isRich() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rich
+}
+
+// lead waits for what's under way, for the length of the head start. A source that
+// doesn't bring anything by then is one that has to be waited for, and no reason to let
+// the other one wait.
+func lead[T any](ctx context.Context, a *Polls[T], one *poll[T], b *Polls[T], other *poll[T]) {
+	if one == nil && other == nil {
+		return
 	}
 	t := time.NewTimer(headStart)
 	defer t.Stop()
 	select {
-	case <-one.done:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return len(one.items) > 0
+	case <-one.ended():
+	case <-other.ended():
 	case <-t.C:
+		a.poor(one)
+		b.poor(other)
 	case <-ctx.Done():
 	}
-	return false
 }
 
-// attach returns a poll for a caller: one that goes on without one, or a new one;
-// nil when there are as many as may be.
-func (p *Polls[T]) attach(ctx context.Context, max int) *poll[T] {
-	if one := p.takeOver(max); one != nil {
-		return one
+// poor notes that a poll, if there's one, hasn't brought anything for a while.
+func (p *Polls[T]) poor(one *poll[T]) {
+	if one == nil {
+		return
 	}
-	return p.begin(ctx, max)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rich = false
+}
+
+// kept takes at most so many of what polls without a caller have brought. What's left
+// of that doesn't wait for longer.
+func (p *Polls[T]) kept(most int) []T {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var items []T
+	for one := range p.left {
+		if one.keep == nil || one.given {
+			continue
+		}
+		n := min(len(one.items), most-len(items))
+		items, one.items = append(items, one.items[:n]...), one.items[n:]
+		if len(one.items) == 0 {
+			p.holdLocked(one)
+			p.hushLocked()
+		}
+	}
+	return items
 }
 
 // takeOver returns a poll without a caller, if there's one that suits: one that has
@@ -174,6 +252,7 @@ func (p *Polls[T]) holdLocked(one *poll[T]) {
 	}
 }
 
+// begin returns a new poll for a caller; nil when there are as many as may be.
 func (p *Polls[T]) begin(ctx context.Context, max int) *poll[T] {
 	p.mu.Lock()
 	if p.Most > 0 && p.open >= p.Most {
@@ -190,6 +269,9 @@ func (p *Polls[T]) begin(ctx context.Context, max int) *poll[T] {
 		detached = context.WithValue(detached, untilKey{}, until)
 	}
 	p.workers.Go(func() {
+		if p.Ordered {
+			p.awaitGivenBack(detached)
+		}
 		items, err := p.Poll(detached, max)
 		cancel()
 		p.ended(one, items, err)
@@ -210,6 +292,7 @@ func Until(ctx context.Context) (time.Time, bool) {
 func (p *Polls[T]) ended(one *poll[T], items []T, err error) {
 	p.mu.Lock()
 	p.open--
+	p.rich = len(items) > 0
 	one.items, one.err = items, err
 	close(one.done)
 	_, alone := p.left[one]
@@ -231,7 +314,6 @@ func (p *Polls[T]) restLocked(one *poll[T]) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if _, alone := p.left[one]; alone && !one.given {
-				p.owed = true
 				p.giveBackLocked(one)
 			}
 		})
@@ -247,13 +329,33 @@ func (p *Polls[T]) giveBackLocked(one *poll[T]) {
 	if p.cut {
 		cancel()
 	}
+	if p.giving++; p.giving == 1 {
+		p.gave = make(chan struct{})
+	}
 	p.workers.Go(func() {
 		defer cancel()
 		p.GiveBack(ctx, one.items)
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.giving--; p.giving == 0 {
+			close(p.gave)
+		}
 		p.forgetLocked(one)
 	})
+}
+
+// awaitGivenBack waits until nothing is being given back.
+func (p *Polls[T]) awaitGivenBack(ctx context.Context) {
+	p.mu.Lock()
+	giving, gave := p.giving, p.gave
+	p.mu.Unlock()
+	if giving == 0 {
+		return
+	}
+	select {
+	case <-gave:
+	case <-ctx.Done():
+	}
 }
 
 func (p *Polls[T]) forgetLocked(one *poll[T]) {
