@@ -23,27 +23,81 @@ type clients struct {
 	foreign bool
 	dial    func(ctx context.Context) (*gcp.Client, error)
 
-	mu     sync.Mutex
-	client *gcp.Client
-	users  int
+	mu      sync.Mutex
+	client  *gcp.Client
+	users   int
+	dialing *dialing // while one is being made
+}
+
+// dialing is the making of a client, which may take long: credentials are looked for,
+// also over the network.
+type dialing struct {
+	done    chan struct{}
+	err     error
+	waiters int // of clients.mu; they're the client's users when it's there
 }
 
 // use returns the client. Whoever has it calls done once when he doesn't need it
-// any more.
+// any more. When ctx ends while one is made, that goes on as long as others wait.
 func (c *clients) use(ctx context.Context) (client *gcp.Client, done func() error, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.foreign {
 		return c.client, func() error { return nil }, nil
 	}
-	if c.client == nil {
+	c.mu.Lock()
+	if client = c.client; client != nil {
+		c.users++
+		c.mu.Unlock()
+		return client, sync.OnceValue(c.done), nil
+	}
+	d := c.dialing
+	if d == nil {
+		d = &dialing{done: make(chan struct{})}
+		c.dialing = d
 		// The client keeps the context for as long as it refreshes its credentials.
-		if c.client, err = c.dial(context.WithoutCancel(ctx)); err != nil {
-			return nil, nil, err
+		go c.create(context.WithoutCancel(ctx), d)
+	}
+	d.waiters++
+	c.mu.Unlock()
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+		return nil, nil, c.leave(ctx, d)
+	}
+	if d.err != nil {
+		return nil, nil, d.err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.client, sync.OnceValue(c.done), nil // it's there, as we are a user
+}
+
+func (c *clients) create(ctx context.Context, d *dialing) {
+	client, err := c.dial(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dialing, d.err = nil, err
+	close(d.done)
+	switch {
+	case err != nil:
+	case d.waiters == 0:
+		_ = client.Close() // it was never used
+	default:
+		c.client, c.users = client, d.waiters
+	}
+}
+
+// leave is for who doesn't wait any longer.
+func (c *clients) leave(ctx context.Context, d *dialing) error {
+	c.mu.Lock()
+	pending := c.dialing == d
+	d.waiters--
+	c.mu.Unlock()
+	if !pending && d.err == nil { // too late: we are a user
+		if err := c.done(); err != nil {
+			return err
 		}
 	}
-	c.users++
-	return c.client, sync.OnceValue(c.done), nil
+	return fmt.Errorf("pubsub: connecting: %w", context.Cause(ctx))
 }
 
 func (c *clients) done() error {
