@@ -32,7 +32,7 @@ type consumer struct{ t *Telemetry }
 
 // Bind implements queue.Binder.
 func (c *consumer) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
-	base := destinationOf(&info.Capabilities)
+	base := destinationOf(&info.Capabilities, consuming)
 	if info.Name != info.Capabilities.Source.Name {
 		base = append(base, attrConsumer.String(info.Name))
 	}
@@ -46,7 +46,7 @@ func (c *consumer) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 func (c *consumer) Wrap(next queue.Handler) queue.Handler {
 	return func(ctx context.Context, d *queue.Delivery) error {
 		caps := queue.Capabilities{Source: d.Source}
-		op := newOperation(destinationOf(&caps), opProcess)
+		op := newOperation(destinationOf(&caps, consuming), opProcess)
 		return c.t.handle(ctx, d, &op, next)
 	}
 }

@@ -7,11 +7,12 @@
 //	pub := queue.WrapPublisher(q, tel.Publisher())
 //	c, err := queue.NewConsumer(q, handler, &queue.ConsumerOptions{Middleware: []queue.Middleware{tel.Consumer()}})
 //
-// With a Bus, config.Options.Middleware takes tel.Consumer() for all its consumers.
+// With a Bus, config.Options.Middleware takes tel.Consumer() for all its consumers, and
+// config.Options.PublisherMiddleware takes tel.Publisher() for all its publishers.
 //
 // Any producer that writes a traceparent attribute is continued, and any consumer can
 // read it. On SQS a context takes one of the ten attributes, two with a tracestate; a
-// message without room for it goes without.
+// message without room for it, in number or in bytes, goes without.
 //
 // # Spans
 //

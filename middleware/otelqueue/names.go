@@ -18,6 +18,8 @@ const (
 	attrErrorType      = attribute.Key("error.type")
 	attrGCPOrderingKey = attribute.Key("messaging.gcp_pubsub.message.ordering_key")
 	attrGCPAttempt     = attribute.Key("messaging.gcp_pubsub.message.delivery_attempt")
+	attrServerAddress  = attribute.Key("server.address")
+	attrServerPort     = attribute.Key("server.port")
 	attrSQSQueueURL    = attribute.Key("aws.sqs.queue.url")
 
 	metricOperationDuration = "messaging.client.operation.duration"

@@ -2,7 +2,9 @@ package otelqueue
 
 import (
 	"context"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -62,16 +64,45 @@ func measuredAs(attrs ...attribute.KeyValue) measured {
 	return measured{[]metric.RecordOption{set}, []metric.AddOption{set}}
 }
 
-// destinationOf are the attributes that name a queue.
-func destinationOf(caps *queue.Capabilities) []attribute.KeyValue {
+// What an operation does with a queue.
+const (
+	producing = iota
+	consuming
+)
+
+// destinationOf are the attributes that name a queue, as far as it's known.
+func destinationOf(caps *queue.Capabilities, doing int) []attribute.KeyValue {
+	if caps.Source.System == "" {
+		return nil
+	}
 	attrs := []attribute.KeyValue{attrSystem.String(caps.Source.System), attrDestination.String(caps.Source.Name)}
 	switch caps.Source.System {
-	case systemGCP:
-		if i := strings.LastIndex(caps.Address, "/subscriptions/"); i >= 0 {
+	case systemGCP: // where it's reached isn't known
+		if i := strings.LastIndex(caps.Address, "/subscriptions/"); i >= 0 && doing == consuming {
 			attrs = append(attrs, attrSubscription.String(caps.Address[i+len("/subscriptions/"):]))
 		}
 	case systemSQS:
-		attrs = append(attrs, attrSQSQueueURL.String(caps.Address))
+		if caps.Address != "" {
+			attrs = append(attrs, attrSQSQueueURL.String(caps.Address))
+			attrs = append(attrs, serverOf(caps.Address)...)
+		}
+	}
+	return attrs
+}
+
+// serverOf are the attributes of the server that a URL leads to.
+func serverOf(address string) []attribute.KeyValue {
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" {
+		return nil
+	}
+	attrs := []attribute.KeyValue{attrServerAddress.String(u.Hostname())}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	if n, err := strconv.Atoi(port); err == nil {
+		attrs = append(attrs, attrServerPort.Int(n))
 	}
 	return attrs
 }

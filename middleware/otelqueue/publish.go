@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
@@ -21,26 +22,55 @@ import (
 // tracestate when there's one). Several messages in one Publish get a span each, of
 // the operation create, to which the span of the call has links.
 //
-// A message that has as many attributes as its system takes goes without a context:
-// telemetry never makes a Publish fail. What it replaces is a context that a
-// forwarded message has brought along.
+// It's for queue.WrapPublisher, and for config.Options.PublisherMiddleware, which gives
+// it to the publishers of a Bus.
+//
+// A message without room for a context goes without: telemetry never makes a Publish
+// fail. What it replaces is a context that a forwarded message has brought along.
 func (t *Telemetry) Publisher() queue.PublisherMiddleware {
 	return func(next queue.Publisher) queue.Publisher {
-		caps := capabilities(next)
-		p := &publisher{t: t, next: next, wire: caps.Wire, destination: caps.Source.Name}
-		base := destinationOf(&caps)
-		p.send = newOperation(base, opSend)
-		p.create = newOperation(base, opCreate)
+		p := &publisher{t: t, next: next}
+		p.known.Store(newDestination(capabilities(next)))
 		return p
 	}
 }
 
 type publisher struct {
-	t            *Telemetry
-	next         queue.Publisher
-	wire         queue.Wire
-	destination  string
+	t     *Telemetry
+	next  queue.Publisher
+	known atomic.Pointer[destination]
+}
+
+// destination is what's known of the queue that's published to: nothing, as long as it
+// isn't open.
+type destination struct {
+	caps         queue.Capabilities
 	send, create operation
+}
+
+func newDestination(caps queue.Capabilities) *destination {
+	d := &destination{caps: caps}
+	base := destinationOf(&caps, producing)
+	d.send, d.create = newOperation(base, opSend), newOperation(base, opCreate)
+	if !d.known() { // what every system can do
+		d.caps = queue.Capabilities{Wire: queue.PortableWire(), Delays: true, Ordering: true, Dedup: true}
+	}
+	return d
+}
+
+func (d *destination) known() bool { return d.caps.Source.System != "" }
+
+// destination asks as long as it isn't known.
+func (p *publisher) destination() *destination {
+	d := p.known.Load()
+	if d.known() {
+		return d
+	}
+	if caps := capabilities(p.next); caps.Source.System != "" {
+		d = newDestination(caps)
+		p.known.Store(d)
+	}
+	return d
 }
 
 // Unwrap returns the publisher beneath.
@@ -49,40 +79,111 @@ func (p *publisher) Unwrap() queue.Publisher { return p.next }
 // Publish implements queue.Publisher.
 func (p *publisher) Publish(ctx context.Context, msgs ...*queue.Message) error {
 	began := time.Now()
+	d := p.destination()
 	if len(msgs) != 1 || msgs[0] == nil {
-		return p.several(ctx, began, msgs)
+		return p.several(ctx, began, d, msgs)
 	}
 	m := msgs[0]
-	ctx, span := p.start(ctx, &p.send, m)
+	ctx, span := p.start(ctx, &d.send, m)
 	e, _ := envelopes.Get().(*envelope)
-	err := p.next.Publish(ctx, p.carry(ctx, span, e, m)...)
+	p.carry(ctx, d, span, e, m)
+	err := p.next.Publish(ctx, e.list[:]...)
+	if err != nil && e.list[0] != m && beyondLimit(err) {
+		err = p.next.Publish(ctx, m)
+	}
 	e.recycle()
+	if !d.known() {
+		d = p.destination()
+		p.rename(span, d, &d.send, m)
+	}
 	p.t.end(span, err)
-	p.measure(ctx, 1, began, err)
+	p.measure(ctx, d, 1, began, err)
 	return err
 }
 
+// rename tells a span of what wasn't known when it began.
+func (p *publisher) rename(span trace.Span, d *destination, op *operation, m *queue.Message) {
+	if !d.known() {
+		return
+	}
+	span.SetName(op.span)
+	span.SetAttributes(op.attributes...)
+	if m != nil {
+		p.describe(span, op, m)
+	}
+}
+
 // several publishes any number of messages but one.
-func (p *publisher) several(ctx context.Context, began time.Time, msgs []*queue.Message) error {
+func (p *publisher) several(ctx context.Context, began time.Time, d *destination, msgs []*queue.Message) error {
 	out := make([]*queue.Message, len(msgs))
 	links := make([]trace.Link, 0, min(len(msgs), maxLinks))
+	var unnamed []trace.Span // by index; those that aren't to end before they have their names
+	if !d.known() {
+		unnamed = make([]trace.Span, len(msgs))
+	}
 	for i, m := range msgs {
 		if m == nil { // the publisher says so
 			continue
 		}
-		each, span := p.start(ctx, &p.create, m)
-		span.End()
-		out[i] = p.carry(each, span, &envelope{}, m)[0]
+		each, span := p.start(ctx, &d.create, m)
+		if unnamed != nil {
+			unnamed[i] = span
+		} else {
+			span.End()
+		}
+		e := &envelope{}
+		p.carry(each, d, span, e, m)
+		out[i] = e.list[0]
 		if sc := span.SpanContext(); sc.IsValid() && len(links) < maxLinks {
 			links = append(links, trace.Link{SpanContext: sc})
 		}
 	}
-	opts := p.send.client[:len(p.send.client):len(p.send.client)]
-	ctx, span := p.t.tracer.Start(ctx, p.send.span, append(opts, trace.WithLinks(links...), trace.WithAttributes(attrBatchCount.Int(len(msgs))))...)
+	created := time.Now()
+	opts := d.send.client[:len(d.send.client):len(d.send.client)]
+	ctx, span := p.t.tracer.Start(ctx, d.send.span, append(opts, trace.WithLinks(links...), trace.WithAttributes(attrBatchCount.Int(len(msgs))))...)
 	err := p.next.Publish(ctx, out...)
+	if err != nil {
+		err = p.without(ctx, msgs, out, err)
+	}
+	if unnamed != nil {
+		d = p.destination()
+		p.rename(span, d, &d.send, nil)
+		for i, create := range unnamed {
+			if create != nil {
+				p.rename(create, d, &d.create, msgs[i])
+				create.End(trace.WithTimestamp(created))
+			}
+		}
+	}
 	p.t.end(span, err)
-	p.measure(ctx, len(msgs), began, err)
+	p.measure(ctx, d, len(msgs), began, err)
 	return err
+}
+
+// without publishes those of msgs again that were refused for their size, and had a
+// context. One with a key isn't, as the later ones of that key have gone.
+func (p *publisher) without(ctx context.Context, msgs, sent []*queue.Message, err error) error {
+	errs := queue.PublishErrors(err, len(msgs))
+	var again []*queue.Message
+	var at []int
+	for i, m := range msgs {
+		if m != nil && sent[i] != m && m.OrderingKey == "" && beyondLimit(errs[i]) {
+			again, at = append(again, m), append(at, i)
+		}
+	}
+	if len(again) == 0 {
+		return err
+	}
+	for i, e := range queue.PublishErrors(p.next.Publish(ctx, again...), len(again)) {
+		errs[at[i]] = e
+	}
+	return queue.NewPublishError(errs)
+}
+
+// beyondLimit says that a message was refused, before it was sent, for what it is.
+func beyondLimit(err error) bool {
+	_, ok := errors.AsType[*queue.LimitError](err)
+	return ok
 }
 
 // maxLinks is what the SDK keeps by default.
@@ -96,13 +197,18 @@ func (p *publisher) start(ctx context.Context, op *operation, m *queue.Message) 
 	} else {
 		ctx, span = op.start(ctx, p.t.tracer, m.ID)
 	}
+	p.describe(span, op, m)
+	return ctx, span
+}
+
+// describe adds what few messages have.
+func (p *publisher) describe(span trace.Span, op *operation, m *queue.Message) {
 	if m.OrderingKey != "" && op.system == systemGCP {
 		span.SetAttributes(attrGCPOrderingKey.String(m.OrderingKey))
 	}
 	if p.t.opts.BodySize {
 		span.SetAttributes(attrBodySize.Int(len(m.Body)))
 	}
-	return ctx, span
 }
 
 // envelope is a message with a context in its attributes. It's used again: a publisher
@@ -128,25 +234,40 @@ func (e *envelope) recycle() {
 	envelopes.Put(e)
 }
 
-// carry returns m with the context of ctx in its attributes, or m itself where that
-// doesn't fit.
-func (p *publisher) carry(ctx context.Context, span trace.Span, e *envelope, m *queue.Message) []*queue.Message {
+// carry puts m into e, with the context of ctx in its attributes where that fits.
+func (p *publisher) carry(ctx context.Context, d *destination, span trace.Span, e *envelope, m *queue.Message) {
 	e.list[0] = m
 	if !span.SpanContext().IsValid() {
-		return e.list[:]
+		return
 	}
 	if e.attributes == nil {
 		e.attributes = make(map[string]string, len(m.Attributes)+1)
 	}
-	maps.Copy(e.attributes, m.Attributes)
-	p.t.opts.Propagator.Inject(ctx, carrier(e.attributes))
-	if most := p.wire.MaxAttributes; most > 0 && len(e.attributes)+ownAttributes > most {
-		return e.list[:]
+	size := len(m.Body)
+	for k, v := range m.Attributes {
+		e.attributes[k] = v
+		size += len(k) + len(v)
 	}
+	p.t.opts.Propagator.Inject(ctx, carrier(e.attributes))
 	e.message = *m
 	e.message.Attributes = e.attributes
-	e.list[0] = &e.message
-	return e.list[:]
+	if p.fits(d, e, size) {
+		e.list[0] = &e.message
+	}
+}
+
+// fits reports whether a message with a context isn't too large. Most are far from
+// every limit.
+func (p *publisher) fits(d *destination, e *envelope, size int) bool {
+	w := &d.caps.Wire
+	if w.MaxAttributes > 0 && len(e.attributes)+ownAttributes > w.MaxAttributes {
+		return false
+	}
+	if p.t.w3c && e.attributes["tracestate"] == "" && (w.MaxBytes == 0 || size < w.MaxBytes/4) {
+		return true
+	}
+	_, err := d.caps.Prepare(&e.message, time.Now())
+	return err == nil
 }
 
 // ownAttributes is how many the library itself may add to a message of usual size:
@@ -160,15 +281,15 @@ func (c carrier) Get(key string) string { return c[key] }
 func (c carrier) Set(key, value string) { c[key] = value }
 func (c carrier) Keys() []string        { return slices.Collect(maps.Keys(c)) }
 
-func (p *publisher) measure(ctx context.Context, n int, began time.Time, err error) {
+func (p *publisher) measure(ctx context.Context, d *destination, n int, began time.Time, err error) {
 	m := &p.t.metrics
 	took := time.Since(began).Seconds()
 	if err == nil {
-		m.operation.Record(ctx, took, p.send.record...)
-		m.sent.Add(ctx, int64(n), p.send.add...)
+		m.operation.Record(ctx, took, d.send.record...)
+		m.sent.Add(ctx, int64(n), d.send.add...)
 		return
 	}
-	failed := metric.WithAttributeSet(p.send.with(attrErrorType.String(errorType(err))))
+	failed := metric.WithAttributeSet(d.send.with(attrErrorType.String(errorType(err))))
 	m.operation.Record(ctx, took, failed)
 	bad := 0
 	for _, e := range queue.PublishErrors(err, n) {
@@ -178,7 +299,7 @@ func (p *publisher) measure(ctx context.Context, n int, began time.Time, err err
 	}
 	m.sent.Add(ctx, int64(bad), failed)
 	if bad < n {
-		m.sent.Add(ctx, int64(n-bad), p.send.add...)
+		m.sent.Add(ctx, int64(n-bad), d.send.add...)
 	}
 }
 

@@ -79,6 +79,11 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 	if slices.Contains(opts.Middleware, nil) {
 		return nil, &queue.InvalidError{Field: "Options.Middleware", Reason: "has a nil"}
 	}
+	for _, mw := range opts.PublisherMiddleware {
+		if mw == nil {
+			return nil, &queue.InvalidError{Field: "Options.PublisherMiddleware", Reason: "has a nil"}
+		}
+	}
 	b := &Bus{
 		file: f, queues: f.names(), targets: map[string]bool{}, backends: backends, opts: *opts,
 		limits:     map[string][]queue.Middleware{},
@@ -100,7 +105,8 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 	return b, nil
 }
 
-// Publisher returns the publisher of a queue, with the queue's default delay.
+// Publisher returns the publisher of a queue, with the queue's default delay, and in
+// Options.PublisherMiddleware.
 // The queue is opened by the first Publish, which also is where a name that
 // isn't in the file, or a queue that can't be opened, becomes an error; a queue
 // that couldn't be opened is tried again by the next Publish.
@@ -114,7 +120,7 @@ func (b *Bus) Publisher(name string) queue.Publisher {
 	if err != nil {
 		return queue.PublisherFunc(func(_ context.Context, msgs ...*queue.Message) error { return refuse(err, len(msgs)) })
 	}
-	p := middleware.Delay(q.Delay)(b.sharedLocked(q, queue.ForPublish))
+	p := newPublisher(b.sharedLocked(q, queue.ForPublish), append(slices.Clone(b.opts.PublisherMiddleware), middleware.Delay(q.Delay))...)
 	b.publishers[name] = p
 	return p
 }

@@ -133,7 +133,8 @@
 // backend, address, ordered and lease are given to Backend.Open, retention and tags
 // to Ensure; concurrency, max_hold, retry but in_place, drain_timeout, receive_grace
 // and max_extension to queue.NewConsumer; delay is middleware.Delay around the
-// publisher. The rest is middleware, in this order from the outside:
+// publisher, inside of Options.PublisherMiddleware. The rest is middleware, in this
+// order from the outside:
 //
 //	Options.Middleware
 //	middleware.Limit and RateLimit    the shared limit

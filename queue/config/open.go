@@ -20,6 +20,14 @@ type Options struct {
 	// none.
 	Middleware []queue.Middleware
 
+	// PublisherMiddleware wraps what Bus.Publisher returns, outside of the file's
+	// delay: a message whose time it sets has one of its own. It's applied once for
+	// each queue, by the first Publish, when the queue is open, so that it can ask for
+	// its Capabilities; a Publish whose queue can't be opened doesn't reach it. Dead
+	// letters and redrives don't go through it, as they are what they were. Default:
+	// none.
+	PublisherMiddleware []queue.PublisherMiddleware
+
 	// Only are patterns of path.Match (blast-*) for the queues that Run consumes, so that
 	// one program can run any part of a file. One that matches no queue is refused.
 	// Default: all that have a handler.

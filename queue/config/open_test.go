@@ -234,4 +234,7 @@ func TestNilArgumentsAreRefused(t *testing.T) {
 	_, err = config.OpenFile(parse(t, "backend: memory\nqueues: {one: {}}"), config.Backends{"memory": memory.New(nil)},
 		&config.Options{Middleware: []queue.Middleware{nil}})
 	assert.ErrorIs(t, err, queue.ErrInvalid)
+	_, err = config.OpenFile(parse(t, "backend: memory\nqueues: {one: {}}"), config.Backends{"memory": memory.New(nil)},
+		&config.Options{PublisherMiddleware: []queue.PublisherMiddleware{nil}})
+	assert.ErrorIs(t, err, queue.ErrInvalid)
 }

@@ -3,6 +3,7 @@ package config_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -398,4 +399,82 @@ queues:
 	assert.ErrorIs(t, err, queue.ErrPermission)
 	assert.ErrorContains(t, err, "config: queue orders: its dead-letter queue: ")
 	assert.Empty(t, good.calls())
+}
+
+// wrapped is a publisher around another one.
+type wrapped struct {
+	next queue.Publisher
+	queue.PublisherFunc
+}
+
+func (w wrapped) Unwrap() queue.Publisher { return w.next }
+
+// Middleware around a publisher may depend on what the queue can do.
+func TestPublisherMiddlewareIsAppliedWhenTheQueueIsOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log list[string]
+		logged := func(name string) queue.PublisherMiddleware {
+			return func(next queue.Publisher) queue.Publisher {
+				q, ok := queue.As[queue.Queue](next)
+				if !assert.True(t, ok, "the queue is open") {
+					return next
+				}
+				log.add(name + " wraps " + q.Capabilities().Source.Name)
+				return wrapped{next, func(ctx context.Context, msgs ...*queue.Message) error {
+					for _, m := range msgs {
+						log.add(fmt.Sprint(name, " sees a delay of ", m.Delay))
+					}
+					return next.Publish(ctx, msgs...)
+				}}
+			}
+		}
+		own := func(next queue.Publisher) queue.Publisher {
+			return wrapped{next, func(ctx context.Context, msgs ...*queue.Message) error {
+				m := *msgs[0]
+				m.Delay = time.Hour
+				return next.Publish(ctx, &m)
+			}}
+		}
+		broker := memory.New(&memory.Options{Create: true})
+		used := &spy{Backend: broker, fail: queue.ErrPermission}
+		b, err := config.OpenFile(parse(t, "backend: memory\nqueues: {orders: {delay: 5s, dead_letter: {queue: dead}}, dead: {}}"), config.Backends{"memory": used},
+			&config.Options{Logger: quiet, PublisherMiddleware: []queue.PublisherMiddleware{logged("outer"), own, logged("inner")}})
+		require.NoError(t, err)
+		pub := b.Publisher("orders")
+		require.ErrorIs(t, pub.Publish(t.Context(), &queue.Message{Body: []byte("x")}), queue.ErrPermission)
+		assert.Empty(t, log.got())
+		used.mu.Lock()
+		used.fail, used.gate = nil, make(chan struct{})
+		used.mu.Unlock()
+		errs := make(chan error)
+		for range 5 {
+			go func() { errs <- b.Publisher("orders").Publish(t.Context(), &queue.Message{Body: []byte("x")}) }()
+		}
+		synctest.Wait()
+		close(used.gate)
+		for range 5 {
+			require.NoError(t, <-errs)
+		}
+		got := log.got()
+		assert.Len(t, got, 2+2*5, "they are applied once")
+		assert.Equal(t, []string{"inner wraps orders", "outer wraps orders"}, got[:2])
+		assert.Contains(t, got, "outer sees a delay of 0s")
+		assert.Contains(t, got, "inner sees a delay of 1h0m0s")
+		for _, m := range broker.Messages("orders") {
+			info, _ := memory.InfoOf(m)
+			assert.Equal(t, time.Hour, time.Until(info.Until), "the file's delay is for messages without their own")
+		}
+
+		b.Handle("orders", func(context.Context, *queue.Delivery) error { return queue.Reject(errors.New("no")) })
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error)
+		go func() { ran <- b.Run(ctx) }()
+		time.Sleep(2 * time.Hour)
+		cancel()
+		require.NoError(t, <-ran)
+		assert.Len(t, broker.Messages("dead"), 5)
+		assert.Len(t, log.got(), len(got), "a dead letter is what it was")
+		require.NoError(t, b.Close(t.Context()))
+	})
 }

@@ -108,6 +108,38 @@ func (s *shared) Unwrap() queue.Publisher {
 	return nil
 }
 
+// publisher is what a Bus gives out: a shared queue in middleware that's applied once
+// it's open.
+type publisher struct {
+	shared  *shared
+	wrapped func() queue.Publisher // asks for the open queue
+}
+
+func newPublisher(s *shared, mw ...queue.PublisherMiddleware) *publisher {
+	return &publisher{s, sync.OnceValue(func() queue.Publisher { return queue.WrapPublisher(*s.opened.Load(), mw...) })}
+}
+
+// Publish opens the queue, if need be, and publishes to it.
+func (p *publisher) Publish(ctx context.Context, msgs ...*queue.Message) error {
+	if p.shared.opened.Load() != nil {
+		return p.wrapped().Publish(ctx, msgs...)
+	}
+	ctx, cancel := queue.PublishContext(ctx)
+	defer cancel()
+	if _, err := p.shared.get(ctx); err != nil {
+		return refuse(err, len(msgs))
+	}
+	return p.wrapped().Publish(ctx, msgs...)
+}
+
+// Unwrap lets queue.As find what the queue can do, once it's open.
+func (p *publisher) Unwrap() queue.Publisher {
+	if p.shared.opened.Load() == nil {
+		return nil
+	}
+	return p.wrapped()
+}
+
 // close ends an attempt to open the queue, and closes it if it's open.
 func (s *shared) close(ctx context.Context) error {
 	s.mu.Lock()
