@@ -146,6 +146,8 @@ func TestRuleFindsWhatBreaksIt(t *testing.T) {
 		"testify outside of tests":         {"middleware", goPackage{Imports: []string{"github.com/stretchr/testify/assert"}}, []string{"imports github.com/stretchr/testify/assert"}},
 		"testify in tests":                 {"middleware", goPackage{TestImports: []string{"github.com/stretchr/testify/assert"}}, nil},
 		"testify in the suite's own tests": {"queue/queuetest", goPackage{XTestImports: []string{"github.com/stretchr/testify/assert"}}, nil},
+		"clouds in tests of otelqueue":     {"middleware/otelqueue", goPackage{XTestImports: []string{own("sqs/sqstest"), own("pubsub"), own("internal/pubsubtest")}}, nil},
+		"a cloud in otelqueue":             {"middleware/otelqueue", goPackage{Deps: []string{own("sqs")}}, []string{"reaches sqs"}},
 		"memory in tests of middleware":    {"middleware", goPackage{XTestImports: []string{own("memory")}}, nil},
 		"middleware imports a backend":     {"middleware", goPackage{Deps: []string{own("memory")}}, []string{"reaches memory"}},
 		"a backend imports another":        {"sqs", goPackage{Deps: []string{own("memory")}}, []string{"reaches memory"}},

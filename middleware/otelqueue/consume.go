@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +40,7 @@ func (c *consumer) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	}
 	b := &bound{t: c.t, sets: newOutcomeSets(base)}
 	b.process, b.receive, b.settle = newOperation(base, opProcess), newOperation(base, opReceive), newOperation(base, opSettle)
-	c.t.running.add(info.Name, info.Stats, attribute.NewSet(base...))
+	c.t.running.add(consumerKey{info.Name, info.Capabilities.Source.System, info.Capabilities.Address}, info.Stats, attribute.NewSet(base...))
 	return b, nil
 }
 
@@ -238,36 +240,60 @@ func (o *outcomeSets) of(s *queue.Settled) *measured {
 	return &o.outcomes[s.Outcome.Kind]
 }
 
-// consumers are those whose state is observed, by name: one that's started again takes
-// the place of its predecessor.
+// consumers are those whose state is observed: one that's started again takes the
+// place of its predecessor.
 type consumers struct {
 	mu sync.Mutex
-	by map[string]observed
+	by map[consumerKey]observed
 }
+
+// consumerKey tells consumers apart, also those of queues of one name on two systems, in
+// two regions or projects.
+type consumerKey struct{ name, system, address string }
 
 type observed struct {
 	stats func() queue.ConsumerStats
 	set   attribute.Set
 }
 
-func (c *consumers) add(name string, stats func() queue.ConsumerStats, set attribute.Set) {
+func (c *consumers) add(key consumerKey, stats func() queue.ConsumerStats, set attribute.Set) {
 	if stats == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.by == nil {
-		c.by = map[string]observed{}
+		c.by = map[consumerKey]observed{}
 	}
-	c.by[name] = observed{stats, set}
+	c.by[key] = observed{stats, set}
 }
 
-func (c *consumers) all() []observed {
+// observation is what's observed, of all consumers with these attributes.
+type observation struct {
+	set                attribute.Set
+	limit, inUse, held int64
+}
+
+// all is the state of those that run. Those that no attribute tells apart, such as two
+// projects' subscriptions of one name, count together: an SDK would keep one of them.
+func (c *consumers) all() map[attribute.Distinct]*observation {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := make([]observed, 0, len(c.by))
-	for _, o := range c.by {
-		out = append(out, o)
+	consumers := slices.Collect(maps.Values(c.by))
+	c.mu.Unlock()
+	out := make(map[attribute.Distinct]*observation, len(consumers))
+	for _, one := range consumers {
+		s := one.stats()
+		if !s.Running {
+			continue
+		}
+		o := out[one.set.Equivalent()]
+		if o == nil {
+			o = &observation{set: one.set}
+			out[one.set.Equivalent()] = o
+		}
+		o.limit += int64(s.Concurrency)
+		o.inUse += int64(s.InUse)
+		o.held += int64(s.Held + s.Buffered)
 	}
 	return out
 }

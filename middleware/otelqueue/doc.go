@@ -48,4 +48,10 @@
 //
 // error.type is a word such as throttled, lease_lost or timeout, or the type of the
 // innermost error.
+//
+// On SQS there are aws.sqs.queue.url, and server.address and server.port as they stand in
+// it. On Pub/Sub there's messaging.destination.subscription.name on the consumer's side,
+// and of single messages their ordering_key and, where the subscription has a dead-letter
+// policy, their delivery_attempt. What the backend keeps to itself isn't told: the
+// server's address and the ack ids; an extension of leases has no span.
 package otelqueue

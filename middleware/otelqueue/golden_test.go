@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -55,7 +56,7 @@ func TestNamesStayAsTheyAre(t *testing.T) {
 		require.NoError(w, w.pub.Publish(w.Context(), &queue.Message{ID: "one", Body: []byte("x")}))
 		w.consume(ok)
 		n, age := int64(1), time.Second
-		w.tel.RecordStats(w.Context(), w.q.Capabilities().Source, queue.Stats{Ready: &n, InFlight: &n, Delayed: &n, Total: &n, OldestAge: &age})
+		w.tel.RecordStats(w.Context(), w.q.Capabilities().Source, w.q.Capabilities().Address, queue.Stats{Ready: &n, InFlight: &n, Delayed: &n, Total: &n, OldestAge: &age})
 
 		lines := map[string]bool{}
 		for _, s := range w.spans.Ended() {
@@ -69,20 +70,20 @@ func TestNamesStayAsTheyAre(t *testing.T) {
 		for _, m := range append(metrics, w.collect()...) {
 			lines[fmt.Sprintf("metric %s {%s} %T: %s", m.Name, m.Unit, m.Data, strings.Join(keysOf(m.Data), " "))] = true
 		}
-		var got []string
-		for line := range lines {
-			got = append(got, line)
-		}
-		slices.Sort(got)
-		text := strings.Join(got, "\n") + "\n"
-		const golden = "testdata/names.txt"
-		if *update {
-			require.NoError(w, os.WriteFile(golden, []byte(text), 0o644))
-		}
-		want, err := os.ReadFile(golden)
-		require.NoError(w, err)
-		assert.Equal(w, string(want), text, "if this is meant, run go test -update")
+		w.golden("testdata/names.txt", lines)
 	})
+}
+
+// golden compares lines with those in a file.
+func (w *world) golden(file string, lines map[string]bool) {
+	w.Helper()
+	text := strings.Join(slices.Sorted(maps.Keys(lines)), "\n") + "\n"
+	if *update {
+		require.NoError(w, os.WriteFile(file, []byte(text), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(w, err)
+	assert.Equal(w, string(want), text, "if this is meant, run go test -update")
 }
 
 func keysOf(data metricdata.Aggregation) []string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -60,25 +59,22 @@ func (m *instruments) init(meter metric.Meter, running *consumers) error {
 	}
 	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, c := range running.all() {
-			s := c.stats()
-			if !s.Running {
-				continue
-			}
 			set := metric.WithAttributeSet(c.set)
-			o.ObserveInt64(m.limit, int64(s.Concurrency), set)
-			o.ObserveInt64(m.inUse, int64(s.InUse), set)
-			o.ObserveInt64(m.held, int64(s.Held+s.Buffered), set)
+			o.ObserveInt64(m.limit, c.limit, set)
+			o.ObserveInt64(m.inUse, c.inUse, set)
+			o.ObserveInt64(m.held, c.held, set)
 		}
 		return nil
 	}, m.limit, m.inUse, m.held)
 	return err
 }
 
-// RecordStats records what a broker tells of a queue. What's unknown isn't recorded.
-// It's for whoever asks the broker anyway, such as an administration: a telemetry that
-// asked by itself would cost requests.
-func (t *Telemetry) RecordStats(ctx context.Context, source queue.Endpoint, s queue.Stats) {
-	base := []attribute.KeyValue{attrSystem.String(source.System), attrDestination.String(source.Name)}
+// RecordStats records what a broker tells of a queue, which has an address, as in its
+// Capabilities. What's unknown isn't recorded. It's for whoever asks the broker anyway,
+// such as admin.Admin.Collect: a telemetry that asked by itself would cost requests.
+func (t *Telemetry) RecordStats(ctx context.Context, source queue.Endpoint, address string, s queue.Stats) {
+	base := destinationOf(&queue.Capabilities{Source: source, Address: address}, consuming)
+	base = base[:len(base):len(base)]
 	for state, n := range map[string]*int64{"ready": s.Ready, "in_flight": s.InFlight, "delayed": s.Delayed, "total": s.Total} {
 		if n != nil {
 			t.metrics.depth.Record(ctx, *n, metric.WithAttributes(append(base, attrState.String(state))...))

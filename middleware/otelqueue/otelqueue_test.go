@@ -39,17 +39,26 @@ type world struct {
 	pub    queue.Publisher
 }
 
+// newWorld returns telemetry without a queue.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{T: t, spans: tracetest.NewSpanRecorder(), reader: metric.NewManualReader()}
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans))
+	w.tracer = provider.Tracer("test")
+	var err error
+	w.tel, err = otelqueue.New(&otelqueue.Options{TracerProvider: provider, MeterProvider: metric.NewMeterProvider(metric.WithReader(w.reader))})
+	require.NoError(t, err)
+	return w
+}
+
 // observe runs a test on virtual time.
 func observe(t *testing.T, like memory.Like, fn func(w *world)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, spans: tracetest.NewSpanRecorder(), reader: metric.NewManualReader(), broker: memory.New(&memory.Options{Create: true, Like: like})}
-		provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans))
-		w.tracer = provider.Tracer("test")
+		w := newWorld(t)
+		w.broker = memory.New(&memory.Options{Create: true, Like: like})
 		var err error
-		w.tel, err = otelqueue.New(&otelqueue.Options{TracerProvider: provider, MeterProvider: metric.NewMeterProvider(metric.WithReader(w.reader))})
-		require.NoError(t, err)
 		w.q, err = w.broker.Open(t.Context(), "orders", nil)
 		require.NoError(t, err)
 		w.pub = queue.WrapPublisher(w.q, w.tel.Publisher())
@@ -318,7 +327,7 @@ func TestTheStateOfAConsumerIsObservedWhileItRuns(t *testing.T) {
 func TestStatsAreRecordedAsFarAsTheyAreKnown(t *testing.T) {
 	observe(t, memory.Portable, func(w *world) {
 		ready, age := int64(7), 90*time.Second
-		w.tel.RecordStats(w.Context(), queue.Endpoint{System: "aws_sqs", Name: "orders"}, queue.Stats{Ready: &ready, OldestAge: &age})
+		w.tel.RecordStats(w.Context(), queue.Endpoint{System: "aws_sqs", Name: "orders"}, "https://sqs.eu-central-1.amazonaws.com/1/orders", queue.Stats{Ready: &ready, OldestAge: &age})
 		got := map[string]string{}
 		for _, m := range w.collect() {
 			switch g := m.Data.(type) {
