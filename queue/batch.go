@@ -32,7 +32,7 @@ import (
 // has the values of the first delivery's, and is cancelled when the contexts of
 // all its deliveries are: a lease that's lost doesn't stop the work for the
 // others. A shutdown waits for what gathers, so wait should be far below the
-// consumer's DrainTimeout.
+// consumer's DrainTimeout. BatchContexts has the contexts of all.
 //
 // One Batch may be used by several consumers, and gathers over all of them. With
 // n below 1, a negative wait or a nil fn, every call fails with an *InvalidError
@@ -198,7 +198,7 @@ func (b *batcher) call(ctx context.Context, ds []*Delivery) (results []error, er
 // ended, with the last one's cause.
 func (bt *batch) context() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(bt.members[0].ctx))
-	bc := &batchContext{Context: ctx}
+	bc := &batchContext{Context: ctx, members: bt.members}
 	alive := new(atomic.Int64)
 	alive.Store(int64(len(bt.members)))
 	stops := make([]func() bool, len(bt.members))
@@ -227,14 +227,36 @@ type leaseGroup []*lease
 type batchContext struct {
 	context.Context //nolint:containedctx // it is a context
 	leases          leaseGroup
+	members         []*batchMember
 }
 
+type batchKey struct{}
+
 func (c *batchContext) Value(key any) any {
-	if _, ok := key.(leaseKey); ok {
+	switch key.(type) {
+	case leaseKey:
 		if len(c.leases) == 0 {
 			return nil
 		}
 		return c.leases
+	case batchKey:
+		return c.members
 	}
 	return c.Context.Value(key)
+}
+
+// BatchContexts returns the contexts of the deliveries of a Batch, by index, when ctx is
+// that of its function or comes from it; otherwise nil. They are for their values, such
+// as the trace that each delivery belongs to: each ends with its own delivery, that of
+// the function with the last one.
+func BatchContexts(ctx context.Context) []context.Context {
+	members, _ := ctx.Value(batchKey{}).([]*batchMember)
+	if members == nil {
+		return nil
+	}
+	out := make([]context.Context, len(members))
+	for i, m := range members {
+		out[i] = m.ctx
+	}
+	return out
 }

@@ -373,3 +373,30 @@ func BenchmarkBatch(b *testing.B) {
 		}
 	})
 }
+
+func TestBatchTellsTheContextsOfItsDeliveries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		type key struct{}
+		var got []any
+		r := runBatch(Batch(3, time.Minute, func(ctx context.Context, ds []*Delivery) []error {
+			assert.Equal(t, "a's", ctx.Value(key{}), "it has the first one's values")
+			inner, cancel := context.WithCancel(ctx)
+			defer cancel()
+			for i, c := range BatchContexts(inner) {
+				got = append(got, ds[i].ID, c.Value(key{}), context.Cause(c))
+			}
+			return make([]error, len(ds))
+		}))
+		gone, leave := context.WithCancel(t.Context())
+		r.deliver(gone, "left", "")
+		leave()
+		synctest.Wait()
+		for _, id := range []string{"a", "b", "c"} {
+			r.deliver(context.WithValue(t.Context(), key{}, id+"'s"), id, "")
+		}
+		assert.Equal(t, []string{"a", "b", "c", "left"}, r.returned())
+		assert.Equal(t, []any{"a", "a's", nil, "b", "b's", nil, "c", "c's", nil}, got)
+		assert.Nil(t, BatchContexts(t.Context()))
+	})
+}

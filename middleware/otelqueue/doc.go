@@ -22,6 +22,9 @@
 //	process <queue>   consumer; of each handler, as a part of the trace that the message carries
 //	settle <queue>    client; of each call that settles
 //
+// A handler made by queue.Batch has a span for each message, from when that came to the
+// batch; Telemetry.Batch adds one for what's done for all of them, with links to theirs.
+//
 // Receives and settlements are traces of their own, as they are of many messages: a
 // sampler that's asked by name can leave them out. A snoozed delivery is no error. What
 // became of a delivery that wasn't a success is in anyqueue.outcome.
