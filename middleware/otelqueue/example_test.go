@@ -4,13 +4,18 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/middleware/otelqueue"
 	"github.com/anyqueue/anyqueue/queue"
+	"github.com/anyqueue/anyqueue/queue/admin"
+	"github.com/anyqueue/anyqueue/queue/config"
 )
 
 // A message that's published in one program and handled in another one belongs to the
@@ -54,4 +59,62 @@ func Example() {
 	}
 	fmt.Println("one trace:", traces["send orders"] == traces["process orders"])
 	// Output: one trace: true
+}
+
+// How much waits in the queues of a file, and how long already, as gauges: package admin
+// asks the brokers, here once a minute.
+func ExampleTelemetry_RecordStats() {
+	reader := metric.NewManualReader() // in a program: one with an exporter
+	tel, err := otelqueue.New(&otelqueue.Options{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	file, err := config.Parse("queues.yaml", []byte("backend: memory\nqueues: {orders: {}}"), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus, err := config.OpenFile(file, config.Backends{"memory": memory.New(&memory.Options{Create: true})}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	defer bus.Close(context.Background())
+	if err := bus.Publisher("orders").Publish(ctx, &queue.Message{Body: []byte("a book")}); err != nil {
+		fmt.Println(err)
+	}
+
+	a, err := admin.New(ctx, bus, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = a.Collect(ctx, time.Minute, func(stats []admin.QueueStats) {
+		for _, s := range stats {
+			if s.Err == nil {
+				tel.RecordStats(ctx, s.Endpoint, s.Address, s.Stats)
+			}
+		}
+		stop() // a program goes on
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	var got metricdata.ResourceMetrics
+	if err := reader.Collect(context.Background(), &got); err != nil {
+		fmt.Println(err)
+	}
+	for _, m := range got.ScopeMetrics[0].Metrics {
+		if gauge, ok := m.Data.(metricdata.Gauge[int64]); ok && m.Name == "anyqueue.queue.messages" {
+			for _, p := range gauge.DataPoints {
+				if state, _ := p.Attributes.Value("anyqueue.message.state"); state.AsString() == "ready" {
+					fmt.Println("ready:", p.Value)
+				}
+			}
+		}
+	}
+	// Output: ready: 1
 }

@@ -15,7 +15,7 @@
 //
 // Stats asks all queues side by side. What a broker doesn't tell is unknown, never 0;
 // each answer says where it's from and of when. A queue that's missing, or a provider
-// that's down, is an error of its own row.
+// that's down, is an error of its own row. Collect does it at an interval.
 //
 // # Moving dead letters back
 //

@@ -17,6 +17,9 @@ type QueueStats struct {
 	// the dead-letter queue of.
 	DeadLetter   string
 	DeadLetterOf []string
+	// Endpoint and Address are those of its Capabilities, once it could be opened.
+	Endpoint queue.Endpoint
+	Address  string
 
 	queue.Stats
 	Err error // why nothing is known
@@ -73,15 +76,21 @@ func (a *Admin) Stats(ctx context.Context, only ...string) ([]QueueStats, error)
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			out[i].Stats, out[i].Err = a.stats(ctx, name)
+			out[i].Stats, out[i].Err = a.stats(ctx, &out[i])
 		})
 	}
 	wg.Wait()
 	return out, nil
 }
 
-func (a *Admin) stats(ctx context.Context, name string) (queue.Stats, error) {
-	in, err := inspector(a.open(ctx, name, queue.ForConsume))
+func (a *Admin) stats(ctx context.Context, of *QueueStats) (queue.Stats, error) {
+	q, err := a.open(ctx, of.Queue, queue.ForConsume)
+	if err != nil {
+		return queue.Stats{}, err
+	}
+	caps := q.Capabilities()
+	of.Endpoint, of.Address = caps.Source, caps.Address
+	in, err := inspector(q, nil)
 	if err != nil {
 		return queue.Stats{}, err
 	}
