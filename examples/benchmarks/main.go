@@ -195,6 +195,7 @@ var measurements = []measurement{
 	{"queued", measureQueued},
 	{"idle", measureIdle},
 	{"middleware", measureMiddleware},
+	{"telemetry", measureTelemetry},
 	{"sqs-publish", onSQS(measureSQSPublish)},
 	{"sqs-consume", onSQS(measureSQSConsume)},
 	{"sqs-lone", onSQS(measureSQSLone)},

@@ -38,7 +38,7 @@ func TestEveryMeasurementOfEverySystemGivesFigures(t *testing.T) {
 		"idle":       {"goroutines/queue"},
 	}
 	o := brief()
-	o.only = "throughput,latency,queued,idle,middleware"
+	o.only = "throughput,latency,queued,idle,middleware,telemetry"
 	r, err := measure(o, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -52,9 +52,14 @@ func TestEveryMeasurementOfEverySystemGivesFigures(t *testing.T) {
 			}
 		}
 	}
-	for row, f := range r.Figures["engine, per delivery"] {
-		if f[cpuFigure] <= 0 {
-			t.Errorf("%s: no time measured", row)
+	for table, rows := range map[string]int{"engine, per delivery": 5, "telemetry, per delivery": 3} {
+		if got := len(r.Figures[table]); got != rows {
+			t.Errorf("%s has %d rows, not %d", table, got, rows)
+		}
+		for row, f := range r.Figures[table] {
+			if f[cpuFigure] <= 0 {
+				t.Errorf("%s: no time measured", row)
+			}
 		}
 	}
 	var out strings.Builder
@@ -63,8 +68,8 @@ func TestEveryMeasurementOfEverySystemGivesFigures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Targets) != 9 {
-		t.Errorf("%d targets are reported, not 9", len(r.Targets))
+	if len(r.Targets) != 11 {
+		t.Errorf("%d targets are reported, not 11", len(r.Targets))
 	}
 	for _, tg := range r.Targets {
 		if !strings.Contains(out.String(), tg.Name) || !strings.Contains(string(line), tg.Name) {

@@ -93,7 +93,13 @@ func engineOnly(n, concurrency int, mw []queue.Middleware) (figures, error) {
 	s := newTrivial(n)
 	opts := consumerOptions(concurrency)
 	opts.Middleware = mw
-	c, err := queue.NewConsumer(s, func(context.Context, *queue.Delivery) error { return nil }, opts)
+	return engineOn(s, s, opts)
+}
+
+// engineOn consumes everything that s has; from is s or what's around it.
+func engineOn(s *trivial, from queue.Subscriber, opts *queue.ConsumerOptions) (figures, error) {
+	n := s.total
+	c, err := queue.NewConsumer(from, func(context.Context, *queue.Delivery) error { return nil }, opts)
 	if err != nil {
 		return nil, err
 	}
