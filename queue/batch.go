@@ -256,7 +256,7 @@ func BatchContexts(ctx context.Context) []context.Context {
 	}
 	out := make([]context.Context, len(members))
 	for i, m := range members {
-		out[i] = m.ctx
+		out[i] = m.ctx //nolint:fatcontext // each is another delivery's
 	}
 	return out
 }

@@ -146,6 +146,32 @@ func ExampleBatch() {
 	// Output: inserted 3 of 4 rows in one statement
 }
 
+// What middleware has found out about each delivery is in the context of each.
+func ExampleBatchContexts() {
+	type tenant struct{}
+	tenants := queue.MiddlewareFunc(func(next queue.Handler) queue.Handler {
+		return func(ctx context.Context, d *queue.Delivery) error {
+			return next(context.WithValue(ctx, tenant{}, d.Attributes["tenant"]), d)
+		}
+	})
+	q := open("rows")
+	for _, name := range []string{"acme", "globex"} {
+		m := &queue.Message{Body: []byte("row"), Attributes: map[string]string{"tenant": name}}
+		if err := q.Publish(context.Background(), m); err != nil {
+			fmt.Println(err)
+		}
+	}
+	consume(q, 2, queue.Chain(queue.Batch(2, time.Second, func(ctx context.Context, ds []*queue.Delivery) []error {
+		of := map[any]int{}
+		for _, c := range queue.BatchContexts(ctx) {
+			of[c.Value(tenant{})]++
+		}
+		fmt.Println(of)
+		return make([]error, len(ds))
+	}), tenants))
+	// Output: map[acme:1 globex:1]
+}
+
 // After the fix of a bug, what it broke goes back to where it came from.
 func ExampleRedrive() {
 	ctx := context.Background()

@@ -202,7 +202,7 @@ func TestTheStatesOfQueuesOfOneNameAreToldApart(t *testing.T) {
 			require.NoError(t, err)
 			q, err := backend.Open(ctx, "orders", nil)
 			require.NoError(t, err)
-			defer q.Close(context.Background())
+			defer func() { assert.NoError(t, q.Close(context.Background())) }()
 			c, err := queue.NewConsumer(q, ok, &queue.ConsumerOptions{
 				Concurrency: i + 1, Middleware: []queue.Middleware{w.tel.Consumer()}, Logger: slog.New(slog.DiscardHandler),
 			})

@@ -118,3 +118,51 @@ func ExampleTelemetry_RecordStats() {
 	}
 	// Output: ready: 1
 }
+
+// With a Bus both sides are given once, for all queues. What's done for several messages
+// at once is a span with links to those of all.
+func ExampleTelemetry_Batch() {
+	spans := tracetest.NewSpanRecorder() // in a program: an exporter
+	tel, err := otelqueue.New(&otelqueue.Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	file, err := config.Parse("queues.yaml", []byte("backend: memory\nqueues: {rows: {}}"), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus, err := config.OpenFile(file, config.Backends{"memory": memory.New(&memory.Options{Create: true})}, &config.Options{
+		Middleware:          []queue.Middleware{tel.Consumer()},
+		PublisherMiddleware: []queue.PublisherMiddleware{tel.Publisher()},
+		Logger:              slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	bus.Handle("rows", queue.Batch(3, time.Minute, tel.Batch(func(_ context.Context, ds []*queue.Delivery) []error {
+		stop()
+		return make([]error, len(ds))
+	})))
+	for range 3 {
+		if err := bus.Publisher("rows").Publish(ctx, &queue.Message{Body: []byte("a row")}); err != nil {
+			fmt.Println(err)
+		}
+	}
+	if err := bus.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+	if err := bus.Close(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	for _, s := range spans.Ended() {
+		if len(s.Links()) > 0 && s.Name() == "process rows" {
+			fmt.Println(s.Name(), "of", len(s.Links()), "messages")
+		}
+	}
+	// Output: process rows of 3 messages
+}

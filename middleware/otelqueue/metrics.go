@@ -3,6 +3,7 @@ package otelqueue
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -73,8 +74,7 @@ func (m *instruments) init(meter metric.Meter, running *consumers) error {
 // Capabilities. What's unknown isn't recorded. It's for whoever asks the broker anyway,
 // such as admin.Admin.Collect: a telemetry that asked by itself would cost requests.
 func (t *Telemetry) RecordStats(ctx context.Context, source queue.Endpoint, address string, s queue.Stats) {
-	base := destinationOf(&queue.Capabilities{Source: source, Address: address}, consuming)
-	base = base[:len(base):len(base)]
+	base := slices.Clip(destinationOf(&queue.Capabilities{Source: source, Address: address}, consuming))
 	for state, n := range map[string]*int64{"ready": s.Ready, "in_flight": s.InFlight, "delayed": s.Delayed, "total": s.Total} {
 		if n != nil {
 			t.metrics.depth.Record(ctx, *n, metric.WithAttributes(append(base, attrState.String(state))...))

@@ -139,7 +139,7 @@ func (p *publisher) several(ctx context.Context, began time.Time, d *destination
 		}
 	}
 	created := time.Now()
-	opts := d.send.client[:len(d.send.client):len(d.send.client)]
+	opts := slices.Clip(d.send.client)
 	ctx, span := p.t.tracer.Start(ctx, d.send.span, append(opts, trace.WithLinks(links...), trace.WithAttributes(attrBatchCount.Int(len(msgs))))...)
 	err := p.next.Publish(ctx, out...)
 	if err != nil {
