@@ -151,6 +151,9 @@ func (c *Consumer) holdLocked(l *lease, until time.Time) {
 }
 
 func (c *Consumer) armHoldLocked() {
+	if c.phase != phaseRunning {
+		return // nothing starts any more: a time that's over would be so again and again
+	}
 	at := c.gateUntil
 	if len(c.timed) > 0 && (at.IsZero() || c.timed[0].until.Before(at)) {
 		at = c.timed[0].until
