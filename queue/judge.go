@@ -53,15 +53,18 @@ func (c *Consumer) countLocked(v *Settled, panicked bool, now time.Time) {
 			s.Interrupted++
 		} else {
 			s.Failed++
+			s.LastFailure, s.LastFailureAt = v.Err, now
 		}
 	case Rejected:
 		s.Rejected++
+		s.LastFailure, s.LastFailureAt = v.Err, now
 	case Dropped:
 		s.Dropped++
 	case Snoozed:
 		s.Snoozed++
 	case DeadLettered:
 		s.DeadLettered++
+		s.LastFailure, s.LastFailureAt = v.Err, now
 	}
 }
 

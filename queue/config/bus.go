@@ -53,7 +53,8 @@ type worker struct {
 	middleware []queue.Middleware // complete, the outermost first
 
 	// Of Bus.mu.
-	consumer *queue.Consumer // while it runs
+	consumer *queue.Consumer     // while it runs
+	before   queue.ConsumerStats // of the last one, when it had ended
 	status   Status
 	since    time.Time // of status
 	err      error     // why it isn't running
