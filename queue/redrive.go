@@ -173,7 +173,7 @@ type redrive struct {
 	caps Capabilities
 
 	begun  time.Time
-	start  time.Time // of the operation, which may have begun in another process
+	start  time.Time     // of the operation, which may have begun in another process
 	quiet  time.Duration // of asking since something new was last seen
 	stale  time.Duration // the same, since that was something to be moved or to be known again
 	result RedriveResult

@@ -70,7 +70,10 @@ func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
 		return invalid("Try", "isn't set, but TryFor or TryAllow is")
 	case s.Max > 0 && s.Try > s.Max:
 		return invalid("Try", "is over Max")
+	case !s.Select.After.IsZero() && !s.Select.Before.IsZero() && !s.Select.After.Before(s.Select.Before):
+		return invalid("Select", "After isn't before Before, so that nothing would be selected")
 	}
+	s.Select = s.Select.clone()
 	if s.Try > 0 {
 		s.TryFor = cmp.Or(s.TryFor, time.Minute)
 	}
@@ -138,7 +141,7 @@ func (a *Admin) Operations() []Operation {
 	out := make([]Operation, 0, len(a.ops))
 	for _, o := range a.ops {
 		if o.now.Status != "" { // it has begun
-			out = append(out, o.now)
+			out = append(out, o.now.clone())
 		}
 	}
 	slices.SortFunc(out, func(a, b Operation) int {
@@ -155,7 +158,7 @@ func (a *Admin) Operation(id string) (Operation, error) {
 	if err != nil {
 		return Operation{}, err
 	}
-	return o.now, nil
+	return o.now.clone(), nil
 }
 
 func (a *Admin) findLocked(id string) (*operation, error) {
@@ -212,24 +215,33 @@ func (a *Admin) halt(ctx context.Context, id string, by By, cause *haltError) (O
 		a.mu.Unlock()
 		return Operation{}, err
 	}
-	done := o.done
+	done, before := o.done, o.now
 	switch {
 	case done != nil:
 		o.stop(cause)
-	case cause == errCanceled && o.now.Status.resumable():
-		o.now.Status = Canceled
+	case cause == errCanceled && before.Status.resumable():
+		o.now.Status, o.now.Updated = Canceled, time.Now()
 	default:
-		status := o.now.Status
 		a.mu.Unlock()
-		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, status)}
+		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, before.Status)}
 	}
 	a.mu.Unlock()
-	a.opts.Logger.Info("redrive to be "+string(cause.status), "operation", id, "queue", o.now.From, "actor", by.Actor, "reason", by.Reason)
-	if done == nil {
-		op := o.state()
-		return op, a.save(ctx, op)
+	a.opts.Logger.Info("redrive to be "+string(cause.status), "operation", id, "queue", before.From, "actor", by.Actor, "reason", by.Reason)
+	if done != nil {
+		op, err := o.wait(ctx, done)
+		if err == nil && op.Status == "" {
+			return Operation{}, &queue.InvalidError{Field: "operation", Reason: id + " couldn't begin"}
+		}
+		return op, err
 	}
-	return o.wait(ctx, done)
+	op := o.state()
+	if err := a.save(ctx, op); err != nil {
+		a.mu.Lock()
+		o.now = before
+		a.mu.Unlock()
+		return Operation{}, err
+	}
+	return op, nil
 }
 
 // save keeps an operation's state in the Store.
