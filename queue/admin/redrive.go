@@ -28,7 +28,8 @@ type RedriveSpec struct {
 	Select Selection `json:"select,omitzero"`
 
 	// Max ends the operation after so many messages were moved; 0: no limit. After a
-	// crash it may be exceeded by what was moved in the last second.
+	// crash it may be exceeded by what was moved since the Store last knew: within a
+	// second, or in the last batch.
 	Max int `json:"max,omitempty"`
 
 	// Rate is the most messages moved a second; 0: no limit.
@@ -195,7 +196,9 @@ func (a *Admin) CancelRedrive(ctx context.Context, id string, by By) (Operation,
 
 // ResumeRedrive goes on with an operation that's Paused, Interrupted, Failed or Stopped;
 // one that's Stopped goes on without a further test. What it has moved before isn't moved
-// again, even if it has come back. An operation that's still under way in another process
+// again, even if it has come back. After a crash it takes as long as the dead-letter
+// queue's lease, and 2 s, to be Done, as what was on its way is hidden until then. An
+// operation that's still under way in another process
 // with the same Store shouldn't be resumed: no message would be harmed, but the counts
 // would be wrong.
 func (a *Admin) ResumeRedrive(ctx context.Context, id string, by By) (Operation, error) {
