@@ -38,7 +38,7 @@ func (c *consumer) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 	}
 	b := &bound{t: c.t, sets: newOutcomeSets(base)}
 	b.process, b.receive, b.settle = newOperation(base, opProcess), newOperation(base, opReceive), newOperation(base, opSettle)
-	c.t.running.add(info.Name, info.Stats, attribute.NewSet(base...))
+	c.t.running.add(info.Stats, attribute.NewSet(base...))
 	return b, nil
 }
 
@@ -238,11 +238,11 @@ func (o *outcomeSets) of(s *queue.Settled) *measured {
 	return &o.outcomes[s.Outcome.Kind]
 }
 
-// consumers are those whose state is observed, by name: one that's started again takes
-// the place of its predecessor.
+// consumers are those whose state is observed, by their attributes: one that's started
+// again takes the place of its predecessor.
 type consumers struct {
 	mu sync.Mutex
-	by map[string]observed
+	by map[attribute.Distinct]observed
 }
 
 type observed struct {
@@ -250,16 +250,16 @@ type observed struct {
 	set   attribute.Set
 }
 
-func (c *consumers) add(name string, stats func() queue.ConsumerStats, set attribute.Set) {
+func (c *consumers) add(stats func() queue.ConsumerStats, set attribute.Set) {
 	if stats == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.by == nil {
-		c.by = map[string]observed{}
+		c.by = map[attribute.Distinct]observed{}
 	}
-	c.by[name] = observed{stats, set}
+	c.by[set.Equivalent()] = observed{stats, set}
 }
 
 func (c *consumers) all() []observed {

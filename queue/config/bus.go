@@ -126,12 +126,14 @@ func (b *Bus) Publisher(name string) queue.Publisher {
 // isn't in the file, one that has a handler already, a nil.
 func (b *Bus) Handle(name string, h queue.Handler, mw ...queue.Middleware) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.handleLocked(name, h, mw); err != nil {
+	err := b.handleLocked(name, h, mw)
+	if err != nil {
 		b.mistakes = append(b.mistakes, err)
-		if b.done != nil {
-			b.log().Error("handler refused", "queue", name, "err", err)
-		}
+	}
+	running := b.done != nil
+	b.mu.Unlock()
+	if err != nil && running { // else Run says it
+		b.log().Error("handler refused", "queue", name, "err", err)
 	}
 }
 
