@@ -80,6 +80,9 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 	if slices.Contains(opts.Middleware, nil) {
 		return nil, &queue.InvalidError{Field: "Options.Middleware", Reason: "has a nil"}
 	}
+	if opts.DrainTimeout < 0 {
+		return nil, &queue.InvalidError{Field: "Options.DrainTimeout", Reason: "negative"}
+	}
 	b := &Bus{
 		file: f, queues: f.names(), targets: map[string]bool{}, backends: backends, opts: *opts,
 		limits:     map[string][]queue.Middleware{},
