@@ -103,6 +103,7 @@ type Delivery struct {
 
 	carried *metadata
 	due     time.Time // see FillDue
+	copied  time.Time // when the broker got this copy; zero: unknown
 }
 
 // Endpoint names a queue of a messaging system.

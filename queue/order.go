@@ -121,6 +121,12 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
 		return
 	}
+	if l.line == nil && c.caps.Delays && c.expiresBy(l, l.due) && now.Sub(l.kept.copied) >= c.caps.Retention/2 {
+		// Sent again it lives as long anew.
+		c.stats.Deferred++
+		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
+		return
+	}
 	if c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || l.due.Before(l.capAt)) {
 		c.holdLocked(l, l.due)
 		return
