@@ -116,6 +116,7 @@ func (c *Consumer) releaseAllLocked(ls []*lease, delay time.Duration, now time.T
 // what can't be held goes back for as long as the broker can: sending it again
 // would only bring it at once.
 func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
+	c.undue++
 	if c.caps.MaxDelay > 0 && l.line == nil && l.due.Equal(l.d.Due()) {
 		c.stats.Deferred++
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
