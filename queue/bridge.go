@@ -184,7 +184,7 @@ func Bridge(ctx context.Context, from Queue, to Publisher, opts *BridgeOptions) 
 	for range o.Parallel {
 		wg.Go(func() {
 			m := newMover(from, to.Publish, bridged, o.Rate/float64(o.Parallel))
-			m.repeated = b.repeated
+			m.repeated, m.insist = b.repeated, true
 			b.run(ctx, &m)
 		})
 	}
@@ -226,9 +226,9 @@ type bridge struct {
 	err    error     // that has ended it
 }
 
-// run copies one batch after the other. What couldn't be published for now is tried
-// again before more is received: given back it would count as failed deliveries, as
-// long as the other side is down.
+// run copies one batch after the other. What couldn't be published or removed for now is
+// tried again before more is received: given back it would count as failed deliveries, as
+// long as the other side is down, and what's there twice would become more and more.
 func (b *bridge) run(ctx context.Context, m *mover) {
 	defer m.close(ctx)
 	var held []*Delivery
@@ -340,7 +340,9 @@ func (b *bridge) step(ctx context.Context, m *mover, ds []*Delivery) (held []*De
 		b.left.remove(d.BrokerID)
 	}
 	fresh, again, failed := b.sort(m, ds, now)
+	m.kept = nil
 	removedAgain := len(m.remove(work, again))
+	kept := m.kept
 	copied, removed, more := m.move(ctx, work, fresh)
 	did := BridgeResult{Copied: copied, Repeated: copied - removed - removedAgain}
 	blocked := map[string]bool{} // keys of which one stays
@@ -367,8 +369,13 @@ func (b *bridge) step(ctx context.Context, m *mover, ds []*Delivery) (held []*De
 		}
 		held = append(held, d)
 	}
-	if m.denied != nil {
+	switch {
+	case m.denied != nil:
 		err = m.denied
+	case err == nil && len(held) > 0:
+		if err = m.kept; err == nil {
+			err = kept
+		}
 	}
 	b.add(did)
 	return held, err

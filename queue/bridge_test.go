@@ -286,6 +286,26 @@ func TestBridgeCopiesOnceWhatItCannotRemove(t *testing.T) {
 	})
 }
 
+// What's copied and not removed is copied again after a crash: it mustn't become more and
+// more.
+func TestBridgeCopiesNoMoreWhileItCannotRemove(t *testing.T) {
+	onTwoSides(t, memory.Options{}, memory.Options{}, false, func(b *bridging) {
+		const n = 2000
+		for range n {
+			b.publish(&queue.Message{Body: []byte("x")})
+		}
+		heal := b.left.Fail(memory.Fault{Call: memory.OnSettle})
+		time.AfterFunc(30*time.Minute, func() {
+			assert.LessOrEqual(b, len(b.there()), 200)
+			heal()
+		})
+		assert.Equal(b, queue.BridgeResult{Copied: n}, b.run(time.Hour, queue.BridgeOptions{Parallel: 2}))
+		assert.Len(b, b.there(), n)
+		assert.Empty(b, b.here())
+		assert.Contains(b, b.log.String(), "bridge held up")
+	})
+}
+
 func TestBridgeEndsWhenItMayNotRemove(t *testing.T) {
 	onTwoSides(t, memory.Options{}, memory.Options{}, false, func(b *bridging) {
 		for range 500 {

@@ -51,6 +51,8 @@ type Consumer struct {
 
 	leaseTimer, holdTimer, sweepTimer lazyTimer
 
+	undue uint64 // deliveries that came before their time
+
 	gateDirty   atomic.Bool // a gate has woken us since the last look
 	gatePumping atomic.Bool // gates are being asked: whoever does it sees what comes meanwhile
 	gateWaiting atomic.Bool // something waits for a gate

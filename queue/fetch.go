@@ -31,8 +31,14 @@ type fetcher struct {
 	rate     float64       // handlers started a second, smoothed
 	started  uint64        // handlers, at the last measurement
 	measured time.Time
-	handing  bool    // the next worker is for the goroutine that has received
-	handed   *worker // to it
+
+	// Where most of what comes isn't due yet it goes as it comes, and needs no slot: what
+	// lies behind it shouldn't wait for one small receive after the other.
+	undue      bool    // most of the last answer
+	undueRate  float64 // deliveries a second, smoothed
+	undueSoFar uint64  // at the last measurement
+	handing    bool    // the next worker is for the goroutine that has received
+	handed     *worker // to it
 
 	errors  int // in a row
 	empties int // receives in a row that came back at once with nothing
@@ -50,6 +56,7 @@ const (
 	maxRTT         = 250 * time.Millisecond
 	slowReceive    = 200 * time.Microsecond // below, parallel receives gain nothing
 	maxAhead       = 10000
+	maxUndueAhead  = 1000 // a broker that takes its time mustn't make us gather them
 	receiveBackoff = 100 * time.Millisecond
 	receiveMaxWait = 30 * time.Second
 	rateInterval   = 10 * time.Millisecond
@@ -140,8 +147,12 @@ func (f *fetcher) aheadLocked() int {
 	if f.c.caps.MaxReceive >= bulkReceive {
 		least = bulkWindow
 	}
-	window := min(max(trips*f.rtt, least), f.windowLocked())
-	return min(int(f.rate*window.Seconds()), maxAhead)
+	window := min(max(trips*f.rtt, least), f.windowLocked()).Seconds()
+	ahead := min(int(f.rate*window), maxAhead)
+	if f.undue {
+		ahead += max(min(int(f.undueRate*window), maxUndueAhead-len(f.c.settle.pending)), 0)
+	}
+	return ahead
 }
 
 // windowLocked is the longest that a delivery may wait for a slot.
@@ -283,7 +294,9 @@ func (f *fetcher) receiveLocked(n int) bool {
 	if len(ds) > 0 {
 		// After an error this goroutine has to wait; a late one just hands over.
 		f.handing = err == nil && epoch == f.epoch
+		before := c.undue
 		c.acceptLocked(ds, now)
+		f.undue = c.undue-before > uint64(len(ds)/2)
 		f.handing = false
 	}
 	if epoch != f.epoch {
@@ -363,12 +376,12 @@ func (f *fetcher) measureLocked(now time.Time) {
 	}
 	s := &f.c.stats
 	starts := s.Succeeded + s.Failed + s.Rejected + s.DeadLettered + s.Dropped + s.Snoozed + s.Interrupted
-	r := float64(starts-f.started) / dt.Seconds()
+	r, u := float64(starts-f.started)/dt.Seconds(), float64(f.c.undue-f.undueSoFar)/dt.Seconds()
 	if dt < maxFetchWindow/2 {
-		r = (f.rate + r) / 2
+		r, u = (f.rate+r)/2, (f.undueRate+u)/2
 	} // else what was before is history
-	f.rate = r
-	f.started, f.measured = starts, now
+	f.rate, f.undueRate = r, u
+	f.started, f.undueSoFar, f.measured = starts, f.c.undue, now
 }
 
 // failedLocked decides what an error of Receive means, and waits.

@@ -53,15 +53,18 @@ func (c *Consumer) countLocked(v *Settled, panicked bool, now time.Time) {
 			s.Interrupted++
 		} else {
 			s.Failed++
+			s.LastFailure, s.LastFailureAt = v.Err, now
 		}
 	case Rejected:
 		s.Rejected++
+		s.LastFailure, s.LastFailureAt = v.Err, now
 	case Dropped:
 		s.Dropped++
 	case Snoozed:
 		s.Snoozed++
 	case DeadLettered:
 		s.DeadLettered++
+		s.LastFailure, s.LastFailureAt = v.Err, now
 	}
 }
 
@@ -108,11 +111,17 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 
 // comeBackLocked makes the broker deliver again after v.Delay.
 func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Time) {
-	if m := c.caps.MaxRedeliveryDelay; m > 0 && v.Delay > m && c.caps.Delays && l.line == nil {
-		// Longer than the broker can hold it back: published again, with what
-		// its count of deliveries would have told.
+	expires := c.expiresBy(l, now.Add(v.Delay))
+	if m := c.caps.MaxRedeliveryDelay; (m > 0 && v.Delay > m || expires) && c.caps.Delays && l.line == nil {
+		// Longer than the broker can hold it back, or keeps it: published again, with
+		// what its count of deliveries would have told.
 		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(v.Delay), failures: v.Failures}, now)
 		return
+	}
+	if expires {
+		// Neither can it be published again, as it would lose its place.
+		c.opts.Logger.Warn("the queue's retention ends before the message comes back: it's lost then", "queue", c.opts.Name, "id", l.id,
+			"in", v.Delay.Round(time.Millisecond), "retention", c.caps.Retention)
 	}
 	switch {
 	case failed:
@@ -121,6 +130,12 @@ func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Ti
 		c.track.add(l.brokerID, 0, 1)
 	}
 	c.releaseForLocked(l, v.Delay, now)
+}
+
+// expiresBy reports that the broker will have dropped its copy by a time.
+func (c *Consumer) expiresBy(l *lease, at time.Time) bool {
+	r := c.caps.Retention
+	return r > 0 && !l.kept.copied.IsZero() && !at.Before(l.kept.copied.Add(r))
 }
 
 // releaseForLocked releases for a delay that may be longer than the broker can

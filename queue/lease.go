@@ -57,11 +57,12 @@ type kept struct {
 	source     Endpoint
 	enqueuedAt time.Time
 	released   time.Time // Delivery.due
+	copied     time.Time
 	attempt    int
 }
 
 func keep(d *Delivery) kept {
-	return kept{d.Native, d.carried, d.meta, d.BrokerID, d.ID, d.OrderingKey, d.Source, d.EnqueuedAt, d.due, d.Attempt}
+	return kept{d.Native, d.carried, d.meta, d.BrokerID, d.ID, d.OrderingKey, d.Source, d.EnqueuedAt, d.due, d.copied, d.Attempt}
 }
 
 type leaseState uint8
@@ -299,7 +300,7 @@ func (l *lease) restore() *Delivery {
 	d := l.d
 	k := &l.kept
 	d.Native, d.carried, d.meta, d.BrokerID, d.ID, d.OrderingKey = k.native, k.carried, k.meta, k.brokerID, k.id, k.key
-	d.Source, d.EnqueuedAt, d.due, d.Attempt = k.source, k.enqueuedAt, k.released, k.attempt
+	d.Source, d.EnqueuedAt, d.due, d.copied, d.Attempt = k.source, k.enqueuedAt, k.released, k.copied, k.attempt
 	return d
 }
 

@@ -107,7 +107,8 @@ func (k *leaseKeeper) extend(ctx context.Context, length time.Duration) {
 	for d := range k.held {
 		ds = append(ds, d)
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(length/3, time.Millisecond))
+	// Nothing can be settled meanwhile.
+	ctx, cancel := context.WithTimeout(ctx, min(max(length/3, time.Millisecond), extendTimeout))
 	defer cancel()
 	_, err := k.sub.Extend(ctx, length, ds...)
 	for i, err := range settleErrors(err, len(ds)) {

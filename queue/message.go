@@ -103,6 +103,7 @@ type Delivery struct {
 
 	carried *metadata
 	due     time.Time // see FillDue
+	copied  time.Time // when the broker got this copy; zero: unknown
 }
 
 // Endpoint names a queue of a messaging system.
@@ -203,8 +204,9 @@ type Publisher interface {
 	// Every message is checked first, and one that can't be sent doesn't stop
 	// the others; but when the broker itself refuses one with an OrderingKey,
 	// the later ones of that key that weren't sent yet are kept back. Without a deadline in ctx, one of 30 seconds applies. Publish
-	// never writes to its messages. It may be called concurrently, and many
-	// messages in one call cost fewer requests than many calls.
+	// never writes to its messages, nor looks at them after it has returned. It may
+	// be called concurrently, and many messages in one call cost fewer requests
+	// than many calls.
 	Publish(ctx context.Context, msgs ...*Message) error
 }
 

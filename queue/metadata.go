@@ -365,7 +365,7 @@ func NewDelivery(m Message) *Delivery {
 
 // FillFromBroker sets what the metadata left open: the broker's id and time.
 func (d *Delivery) FillFromBroker(brokerID string, enqueuedAt time.Time) {
-	d.BrokerID = brokerID
+	d.BrokerID, d.copied = brokerID, enqueuedAt
 	if d.ID == "" {
 		d.ID = brokerID
 	}

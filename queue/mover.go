@@ -24,7 +24,11 @@ type mover struct {
 
 	failing int   // moves without a success, one after the other
 	down    error // says that nothing can be published any more
-	denied  error // says that nothing can be removed any more
+	denied  error // says that nothing can be settled any more
+
+	unremoved int   // removals without a success, one after the other
+	kept      error // why the last removal has left something; nil: it has left nothing
+	insist    bool  // what it has left is kept leased where trying again can help
 }
 
 // idSet is a set of brokers' ids. It may be used concurrently.
@@ -147,8 +151,8 @@ func passing(err error) bool {
 }
 
 // remove acknowledges what was published and returns what is gone. The rest is
-// noted, to be removed when it comes again. It has its own time, as what was
-// published comes twice without it.
+// noted, to be removed when it comes again, or by those who insist. It has its own
+// time, as what was published comes twice without it.
 func (m *mover) remove(ctx context.Context, ds []*Delivery) (removed []*Delivery) {
 	if len(ds) == 0 {
 		return nil
@@ -156,13 +160,22 @@ func (m *mover) remove(ctx context.Context, ds []*Delivery) (removed []*Delivery
 	m.keeper.drop(ds...)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultPublishTimeout)
 	defer cancel()
-	removed, left := m.settle(ctx, ds, Settlement{Kind: Ack})
+	removed, left, errs := m.settle(ctx, ds, Settlement{Kind: Ack})
+	m.kept = nil
+	if m.unremoved++; len(removed) > 0 {
+		m.unremoved = 0
+	}
 	for _, d := range removed {
 		m.repeated.remove(d.BrokerID)
 	}
-	for _, d := range left {
-		if d.BrokerID != "" {
-			m.repeated.add(d.BrokerID)
+	for i, d := range left {
+		m.kept = errs[i]
+		if d.BrokerID == "" {
+			continue
+		}
+		m.repeated.add(d.BrokerID)
+		if m.insist && passing(errs[i]) && !errors.Is(errs[i], ErrLeaseLost) {
+			m.keeper.add(ctx, d)
 		}
 	}
 	return removed
@@ -176,8 +189,9 @@ func (m *mover) close(ctx context.Context) {
 	m.settle(ctx, ds, Settlement{Kind: Release})
 }
 
-// settle tries a few times, and splits ds into what it could and couldn't.
-func (m *mover) settle(ctx context.Context, ds []*Delivery, s Settlement) (done, failed []*Delivery) {
+// settle tries a few times, and splits ds into what it could and what it couldn't, and
+// why not.
+func (m *mover) settle(ctx context.Context, ds []*Delivery, s Settlement) (done, failed []*Delivery, why []error) {
 	for try := 1; len(ds) > 0; try++ {
 		ss := make([]Settlement, len(ds))
 		for i, d := range ds {
@@ -186,22 +200,23 @@ func (m *mover) settle(ctx context.Context, ds []*Delivery, s Settlement) (done,
 		}
 		errs := settleErrors(m.from.Settle(ctx, ss...), len(ds))
 		var left []*Delivery
+		var leftWhy []error
 		for i, d := range ds {
 			switch {
 			case errs == nil || errs[i] == nil:
 				done = append(done, d)
 			case try < redriveTries && passing(errs[i]) && !errors.Is(errs[i], ErrLeaseLost):
-				left = append(left, d)
+				left, leftWhy = append(left, d), append(leftWhy, errs[i])
 			default:
-				failed = append(failed, d)
+				failed, why = append(failed, d), append(why, errs[i])
 				if errors.Is(errs[i], ErrPermission) || errors.Is(errs[i], ErrQueueNotFound) || errors.Is(errs[i], ErrClosed) {
 					m.denied = errs[i]
 				}
 			}
 		}
 		if ds = left; len(ds) > 0 && !sleep(ctx, 50*time.Millisecond<<try) {
-			return done, append(failed, ds...)
+			return done, append(failed, ds...), append(why, leftWhy...)
 		}
 	}
-	return done, failed
+	return done, failed, why
 }

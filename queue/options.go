@@ -167,7 +167,16 @@ type ConsumerStats struct {
 	// really stranded are Unread of sqs.CountsOf(q).
 	CutReceives uint64
 
-	LastError     error // of Receive, cleared by a success
-	LastErrorAt   time.Time
+	LastError   error // of Receive, cleared by a success
+	LastErrorAt time.Time
+
+	// LastFailure is what a handler returned for the last delivery that has failed, was
+	// rejected or dead-lettered, LastSettleError the last of a settlement. A success
+	// doesn't clear them: compare the times.
+	LastFailure       error
+	LastFailureAt     time.Time
+	LastSettleError   error
+	LastSettleErrorAt time.Time
+
 	LastSuccessAt time.Time // of a handler
 }

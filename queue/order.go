@@ -116,7 +116,14 @@ func (c *Consumer) releaseAllLocked(ls []*lease, delay time.Duration, now time.T
 // what can't be held goes back for as long as the broker can: sending it again
 // would only bring it at once.
 func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
+	c.undue++
 	if c.caps.MaxDelay > 0 && l.line == nil && l.due.Equal(l.d.Due()) {
+		c.stats.Deferred++
+		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
+		return
+	}
+	if l.line == nil && c.caps.Delays && c.expiresBy(l, l.due) && now.Sub(l.kept.copied) >= c.caps.Retention/2 {
+		// Sent again it lives as long anew.
 		c.stats.Deferred++
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
 		return
@@ -151,6 +158,9 @@ func (c *Consumer) holdLocked(l *lease, until time.Time) {
 }
 
 func (c *Consumer) armHoldLocked() {
+	if c.phase != phaseRunning {
+		return // nothing starts any more: a time that's over would be so again and again
+	}
 	at := c.gateUntil
 	if len(c.timed) > 0 && (at.IsZero() || c.timed[0].until.Before(at)) {
 		at = c.timed[0].until

@@ -71,6 +71,9 @@ func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 		}
 		p.Due = md.due
 		p.Delay = min(roundUp(md.due.Sub(now), c.DelayUnit), c.MaxDelay)
+		if c.Retention > 0 && md.due.Sub(now) >= c.Retention {
+			p.Delay = min(p.Delay, c.Retention/2) // while it's still there
+		}
 	}
 	if md != nil && !library {
 		p.Message = forwarded(p.Message, now)

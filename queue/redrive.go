@@ -47,7 +47,8 @@ type RedriveOptions struct {
 	Rate float64
 
 	// Quiet is how long nothing new must have come before the queue counts as
-	// empty. Default 2 s.
+	// empty. What's dead-lettered meanwhile is no reason to wait for more than a
+	// minute, or Quiet where that's longer. Default 2 s.
 	Quiet time.Duration
 
 	// Aside is the least time for which messages that stay are hidden, when
@@ -100,11 +101,15 @@ const (
 	maxOperationID = 64
 
 	redriveBatch   = 100     // messages in a step, where the broker has no limit of its own
-	redriveFailing = 3       // steps without a success, one after the other, that end it
+	redriveFailing = 3       // steps without a success, one after the other, that end it: nothing published, or nothing removed
 	redriveTries   = 3       // of a publish or a settlement
 	redrivePolls   = 5       // failures of a receive, one after the other, that end it
 	redriveHeld    = 1000    // messages that are kept leased until the end
 	redriveStay    = 1 << 20 // messages that stay, told from new ones
+
+	// redriveNewer is how long nothing may come but what's dead-lettered meanwhile. Queues
+	// have their messages roughly in order, so that there's nothing behind it.
+	redriveNewer = time.Minute
 )
 
 // Redrive moves messages from the dead-letter queue from back to the queue to.
@@ -124,7 +129,7 @@ const (
 // are hidden while it runs: up to 1,000 of them become visible at its end, more
 // after Aside. Messages that
 // can't be published stay, and the first one's error is returned; when nothing
-// can be published any more it ends. When ctx ends, the batch on its way is
+// can be published or removed any more it ends. When ctx ends, the batch on its way is
 // finished and the context's cause returned. The result is valid in every case.
 //
 // It uses to's Redriver where there is one, so that no other subscriber of the
@@ -146,7 +151,7 @@ func Redrive(ctx context.Context, from, to Queue, opts *RedriveOptions) (Redrive
 	copyOf := func(d *Delivery, now time.Time) *Message { return redriven(d, now, &o) }
 	r := &redrive{
 		mover: newMover(from, to.Publish, copyOf, o.Rate), opts: o, caps: from.Capabilities(), home: to.Capabilities().Source,
-		begun: now, start: now, fresh: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},
+		begun: now, start: now, seed: maphash.MakeSeed(), stays: map[uint64]struct{}{},
 	}
 	if !o.Before.IsZero() {
 		r.start = o.Before
@@ -168,8 +173,9 @@ type redrive struct {
 	caps Capabilities
 
 	begun  time.Time
-	start  time.Time // of the operation, which may have begun in another process
-	fresh  time.Time // when something new was last seen
+	start  time.Time     // of the operation, which may have begun in another process
+	quiet  time.Duration // of asking since something new was last seen
+	stale  time.Duration // the same, since that was something to be moved or to be known again
 	result RedriveResult
 	err    error // the first of a publish
 
@@ -190,7 +196,10 @@ func (r *redrive) run(ctx context.Context) error {
 		if d := time.Until(r.ready); d > 0 && !sleep(ctx, d) {
 			return context.Cause(ctx)
 		}
+		began := time.Now()
 		ds, empty, err := r.receive(ctx, n)
+		asked := time.Since(began)
+		r.quiet, r.stale = r.quiet+asked, r.stale+asked
 		if len(ds) > 0 {
 			r.step(ctx, ds)
 			if r.opts.Progress != nil {
@@ -204,10 +213,12 @@ func (r *redrive) run(ctx context.Context) error {
 			return err
 		case r.down != nil:
 			return fmt.Errorf("redrive: stopped, as nothing can be published: %w", r.down)
+		case r.unremoved >= redriveFailing || r.kept != nil && final(r.kept):
+			return fmt.Errorf("redrive: stopped, as nothing can be removed: %w", r.kept)
 		case len(r.stays) >= redriveStay:
 			return fmt.Errorf("redrive: stopped, as more than %d messages were met that stay", redriveStay)
 		}
-		if quiet := time.Since(r.fresh); empty && quiet >= r.opts.Quiet || quiet > 2*r.aside()+r.opts.Quiet {
+		if empty && r.quiet >= r.opts.Quiet || r.quiet > 2*r.aside()+r.opts.Quiet || r.stale > max(redriveNewer, r.opts.Quiet) {
 			return r.err
 		}
 	}
@@ -263,14 +274,19 @@ func (r *redrive) step(ctx context.Context, ds []*Delivery) {
 			continue
 		}
 		met := r.met(d)
+		back := r.cameBack(d)
+		newer := !back && r.newer(d)
 		if !met {
-			r.fresh = time.Now()
+			r.quiet = 0
+		}
+		if !met && !newer {
+			r.stale = 0
 		}
 		switch {
-		case r.cameBack(d):
+		case back:
 			r.count(&r.result.CameBack, !met)
 			r.count(&r.result.Newer, !met)
-		case r.newer(d):
+		case newer:
 			r.count(&r.result.Newer, !met)
 		case !r.selects(d):
 			r.count(&r.result.Skipped, !met)

@@ -148,3 +148,35 @@ func TestRaisingConcurrencyStartsWhatAGateLetsPass(t *testing.T) {
 		require.NoError(t, r.stop())
 	})
 }
+
+// A time that a gate has named, and that's over while the consumer drains, was over
+// again at each look: it occupied a processor until the last handler was done.
+func TestADrainDoesNotLookAgainAndAgainForATimeThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(time.Minute)
+		g := &testGate{room: Unlimited}
+		g.entry = func(d *Delivery) Entry {
+			if d.ID == "m0" {
+				return Entry{OK: true}
+			}
+			return Entry{Until: time.Now().Add(time.Second)}
+		}
+		c := consumer(t, f, func(context.Context, *Delivery) error {
+			time.Sleep(10 * time.Second)
+			return nil
+		}, ConsumerOptions{Middleware: []Middleware{g}})
+		looks := 0
+		c.holdTimer.fire = func() {
+			if looks++; looks < 1000 { // else the test has no end
+				c.holdOver()
+			}
+		}
+		f.put(msgs(2)...)
+		r := run(c)
+		pass(1500 * time.Millisecond)
+		begun := time.Now()
+		require.NoError(t, r.stop())
+		assert.Equal(t, 8500*time.Millisecond, time.Since(begun), "the handler is done")
+		assert.Less(t, looks, 10)
+	})
+}

@@ -253,11 +253,13 @@ func (s *settler) sift(ctx context.Context, batch []Settlement, leases []*lease,
 	now := time.Now()
 	n := 0
 	var failed, lost uint64
+	var last error
 	for i, e := range errs {
 		if e == nil {
 			continue
 		}
 		failed++
+		last = e
 		l := leases[i]
 		end := l.deadline
 		if end.IsZero() {
@@ -278,6 +280,9 @@ func (s *settler) sift(ctx context.Context, batch []Settlement, leases []*lease,
 	s.c.mu.Lock()
 	s.c.stats.SettleErrors += failed
 	s.c.stats.SettleLost += lost
+	if last != nil {
+		s.c.stats.LastSettleError, s.c.stats.LastSettleErrorAt = last, now
+	}
 	s.c.mu.Unlock()
 	return batch[:n], leases[:n]
 }

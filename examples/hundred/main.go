@@ -6,7 +6,7 @@
 //
 // publishes for ten seconds, waits until every message was handled or lies in a
 // dead-letter queue, and collects those. The last line is the result; the exit code is 0
-// only when nothing was lost.
+// only when nothing was lost, came early, or was overtaken by a later one of its key.
 //
 //	go run ./examples/hundred -for 0 -http 127.0.0.1:8080
 //
@@ -231,8 +231,8 @@ func (p *program) operate(ctx context.Context, bus *config.Bus, t *traffic.Traff
 	if err := json.NewEncoder(p.out).Encode(r); err != nil {
 		return err
 	}
-	if r.Lost > 0 {
-		return fmt.Errorf("%d messages are lost", r.Lost)
+	if r.Lost+r.Early+r.Overtaken > 0 {
+		return fmt.Errorf("%d messages are lost, %d came early, %d were overtaken", r.Lost, r.Early, r.Overtaken)
 	}
 	return nil
 }

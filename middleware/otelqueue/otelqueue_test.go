@@ -371,3 +371,29 @@ func TestALinkIsReadAsThePropagatorWould(t *testing.T) {
 		}
 	}
 }
+
+// Queues of two places may have one name.
+func TestConsumersOfOneNameInTwoPlacesAreBothObserved(t *testing.T) {
+	observe(t, memory.Portable, func(w *world) {
+		b, ok := w.tel.Consumer().(queue.Binder)
+		require.True(w, ok)
+		for i, place := range []string{"https://sqs.eu/1/orders", "https://sqs.us/1/orders", "https://sqs.us/1/orders"} { // the last is the second, started again
+			_, err := b.Bind(queue.ConsumerInfo{
+				Name: "orders", Capabilities: queue.Capabilities{Source: queue.Endpoint{System: "aws_sqs", Name: "orders"}, Address: place},
+				Stats: func() queue.ConsumerStats { return queue.ConsumerStats{Running: true, Concurrency: i + 1} },
+			})
+			require.NoError(w, err)
+		}
+		var all metricdata.ResourceMetrics
+		require.NoError(w, w.reader.Collect(w.Context(), &all))
+		limits := map[int64]bool{}
+		for _, m := range all.ScopeMetrics[0].Metrics {
+			if data, ok := m.Data.(metricdata.Gauge[int64]); ok && m.Name == "anyqueue.consumer.concurrency.limit" {
+				for _, p := range data.DataPoints {
+					limits[p.Value] = true
+				}
+			}
+		}
+		assert.Equal(w, map[int64]bool{1: true, 3: true}, limits)
+	})
+}

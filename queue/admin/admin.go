@@ -13,11 +13,11 @@ import (
 
 // Options are the settings of New. Nil and the zero value are usable.
 type Options struct {
-	// Parallel is how many queues Stats asks at a time. Default 16.
+	// Parallel is how many queues of a backend Stats asks at a time. Default 16.
 	Parallel int
 
-	// Timeout is how long a queue may take to open, and then to answer Stats.
-	// Default 10 s.
+	// Timeout is how long a queue may take to open, and as long again to answer Stats.
+	// Peek, Purge and Publish take the time that their context gives them. Default 10 s.
 	Timeout time.Duration
 
 	// Store keeps redrive operations. Default: none, so that they end with the process.

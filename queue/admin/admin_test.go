@@ -295,3 +295,49 @@ func TestOptionsThatCannotBeMeantAreRefused(t *testing.T) {
 	}
 	require.NoError(t, bus.Close(t.Context()))
 }
+
+// A provider that's down keeps nobody from seeing the queues of the others.
+func TestAProviderThatIsDownDoesNotHideTheQueuesOfOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		text := "backend: memory\nqueues:\n"
+		for i := range 250 {
+			text += fmt.Sprintf("  far-%d: {backend: down}\n", i)
+		}
+		for i := range 50 {
+			text += fmt.Sprintf("  near-%d: {}\n", i)
+		}
+		bus := openBus(t, text, config.Backends{"memory": memory.New(&memory.Options{Create: true}), "down": down{memory.New(nil)}}, &lines{})
+		defer func() { assert.NoError(t, bus.Close(context.Background())) }()
+		a, err := admin.New(t.Context(), bus, nil)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		begun := time.Now()
+		rows, err := a.Stats(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, 5*time.Second, time.Since(begun))
+		for _, r := range rows {
+			if r.Backend == "down" {
+				require.ErrorIs(t, r.Err, context.DeadlineExceeded, r.Queue)
+			} else {
+				require.NoError(t, r.Err, r.Queue)
+			}
+		}
+
+		begun = time.Now()
+		rows, err = a.Stats(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 10*time.Second, time.Since(begun), "they aren't waited for one after the other")
+		require.ErrorIs(t, rows[249].Err, context.DeadlineExceeded)
+		require.NoError(t, rows[250].Err)
+	})
+}
+
+// down is a backend that doesn't answer.
+type down struct{ queue.Backend }
+
+func (down) Open(ctx context.Context, _ string, _ *queue.OpenOptions) (queue.Queue, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}

@@ -26,18 +26,32 @@ type Operation struct {
 
 	Moved    int `json:"moved"`    // published back; removed, but for Repeated
 	Repeated int `json:"repeated"` // of Moved: removing failed, so that they may come twice
-	Failed   int `json:"failed"`   // couldn't be published: left
-	Skipped  int `json:"skipped"`  // not selected: left
-	Newer    int `json:"newer"`    // dead-lettered after the start: left
-	CameBack int `json:"came_back"`
+
+	// What's left is counted anew when it goes on after an interruption.
+	Failed  int `json:"failed"`  // couldn't be published
+	Skipped int `json:"skipped"` // not selected
+	Newer   int `json:"newer"`   // dead-lettered after the start
+
+	CameBack int `json:"came_back"` // moved, and dead-lettered again, as far as that was met
 	// Undated are of those that were selected: without a history, so that they may
 	// have been dead-lettered after the start.
 	Undated int `json:"undated"`
 
-	// Tried is how many were moved as a test, which has ended at TestedAt.
+	// Tried is how many were moved as a test, which has ended at TestedAt. When it found
+	// nothing to move the operation is Done.
 	Tried    int       `json:"tried,omitempty"`
 	TriedAt  time.Time `json:"tried_at,omitzero"`
 	TestedAt time.Time `json:"tested_at,omitzero"`
+}
+
+// clone shares nothing with op.
+func (op Operation) clone() Operation {
+	op.Select = op.Select.clone()
+	if op.Total != nil {
+		n := *op.Total
+		op.Total = &n
+	}
+	return op
 }
 
 // Status is what becomes of an operation.
@@ -98,7 +112,7 @@ type operation struct {
 func (o *operation) state() Operation {
 	o.admin.mu.Lock()
 	defer o.admin.mu.Unlock()
-	return o.now
+	return o.now.clone()
 }
 
 func (o *operation) change(f func(*Operation)) {
@@ -183,10 +197,11 @@ func (o *operation) mayLocked() error {
 
 func (o *operation) open(ctx context.Context, status Status) error {
 	var err error
-	if o.from, err = o.admin.open(ctx, o.now.From, queue.ForConsume); err != nil {
+	op := o.state()
+	if o.from, err = o.admin.open(ctx, op.From, queue.ForConsume); err != nil {
 		return err
 	}
-	if o.to, err = o.admin.open(ctx, o.now.To, queue.ForBoth); err != nil {
+	if o.to, err = o.admin.open(ctx, op.To, queue.ForBoth); err != nil {
 		return err
 	}
 	o.quiet = 0 // the default
@@ -204,6 +219,9 @@ func (o *operation) run(ctx context.Context) error {
 		if err := o.test(ctx, op); err != nil {
 			return err
 		}
+		if o.state().Tried == 0 {
+			return nil // there was nothing; what appears now wouldn't have been tested
+		}
 		o.change(func(op *Operation) { op.TestedAt, op.Status = time.Now(), Running })
 		op = o.state()
 	}
@@ -220,9 +238,7 @@ func (o *operation) run(ctx context.Context) error {
 func (o *operation) test(ctx context.Context, op Operation) error {
 	if op.TriedAt.IsZero() {
 		if left := op.Try - op.Tried; left > 0 {
-			err := o.pass(ctx, queue.RedriveOptions{Trial: true, Max: left})
-			o.change(func(now *Operation) { now.Tried += now.Moved - op.Moved })
-			if err != nil {
+			if err := o.pass(ctx, queue.RedriveOptions{Trial: true, Max: left}); err != nil {
 				return err
 			}
 		}
@@ -295,9 +311,12 @@ func (o *operation) pass(ctx context.Context, opts queue.RedriveOptions) error {
 	}
 	count := func(r queue.RedriveResult) {
 		o.change(func(op *Operation) {
-			op.Moved, op.Repeated, op.Failed = base.Moved+r.Moved, base.Repeated+r.Repeated, base.Failed+r.Failed
-			op.Skipped, op.Newer, op.CameBack = r.Skipped, r.Newer, max(op.CameBack, r.CameBack)
+			op.Moved, op.Repeated = base.Moved+r.Moved, base.Repeated+r.Repeated
+			op.Failed, op.Skipped, op.Newer, op.CameBack = r.Failed, r.Skipped, r.Newer, max(op.CameBack, r.CameBack)
 			op.Undated = base.Undated + undated
+			if opts.Trial {
+				op.Tried = base.Tried + r.Moved
+			}
 		})
 	}
 	opts.Progress = func(r queue.RedriveResult) {
@@ -329,7 +348,7 @@ func (o *operation) keep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.admin.opts.Timeout)
 	defer cancel()
 	if err := o.admin.save(ctx, o.state()); err != nil {
-		o.admin.opts.Logger.Error("redrive not kept", "operation", o.now.ID, "err", err)
+		o.admin.opts.Logger.Error("redrive not kept", "operation", o.state().ID, "err", err)
 	}
 }
 

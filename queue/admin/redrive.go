@@ -28,7 +28,8 @@ type RedriveSpec struct {
 	Select Selection `json:"select,omitzero"`
 
 	// Max ends the operation after so many messages were moved; 0: no limit. After a
-	// crash it may be exceeded by what was moved in the last second.
+	// crash it may be exceeded by what was moved since the Store last knew: within a
+	// second, or in the last batch.
 	Max int `json:"max,omitempty"`
 
 	// Rate is the most messages moved a second; 0: no limit.
@@ -70,7 +71,10 @@ func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
 		return invalid("Try", "isn't set, but TryFor or TryAllow is")
 	case s.Max > 0 && s.Try > s.Max:
 		return invalid("Try", "is over Max")
+	case !s.Select.After.IsZero() && !s.Select.Before.IsZero() && !s.Select.After.Before(s.Select.Before):
+		return invalid("Select", "After isn't before Before, so that nothing would be selected")
 	}
+	s.Select = s.Select.clone()
 	if s.Try > 0 {
 		s.TryFor = cmp.Or(s.TryFor, time.Minute)
 	}
@@ -138,7 +142,7 @@ func (a *Admin) Operations() []Operation {
 	out := make([]Operation, 0, len(a.ops))
 	for _, o := range a.ops {
 		if o.now.Status != "" { // it has begun
-			out = append(out, o.now)
+			out = append(out, o.now.clone())
 		}
 	}
 	slices.SortFunc(out, func(a, b Operation) int {
@@ -155,7 +159,7 @@ func (a *Admin) Operation(id string) (Operation, error) {
 	if err != nil {
 		return Operation{}, err
 	}
-	return o.now, nil
+	return o.now.clone(), nil
 }
 
 func (a *Admin) findLocked(id string) (*operation, error) {
@@ -192,7 +196,9 @@ func (a *Admin) CancelRedrive(ctx context.Context, id string, by By) (Operation,
 
 // ResumeRedrive goes on with an operation that's Paused, Interrupted, Failed or Stopped;
 // one that's Stopped goes on without a further test. What it has moved before isn't moved
-// again, even if it has come back. An operation that's still under way in another process
+// again, even if it has come back. After a crash it takes as long as the dead-letter
+// queue's lease, and 2 s, to be Done, as what was on its way is hidden until then. An
+// operation that's still under way in another process
 // with the same Store shouldn't be resumed: no message would be harmed, but the counts
 // would be wrong.
 func (a *Admin) ResumeRedrive(ctx context.Context, id string, by By) (Operation, error) {
@@ -212,24 +218,33 @@ func (a *Admin) halt(ctx context.Context, id string, by By, cause *haltError) (O
 		a.mu.Unlock()
 		return Operation{}, err
 	}
-	done := o.done
+	done, before := o.done, o.now
 	switch {
 	case done != nil:
 		o.stop(cause)
-	case cause == errCanceled && o.now.Status.resumable():
-		o.now.Status = Canceled
+	case cause == errCanceled && before.Status.resumable():
+		o.now.Status, o.now.Updated = Canceled, time.Now()
 	default:
-		status := o.now.Status
 		a.mu.Unlock()
-		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, status)}
+		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, before.Status)}
 	}
 	a.mu.Unlock()
-	a.opts.Logger.Info("redrive to be "+string(cause.status), "operation", id, "queue", o.now.From, "actor", by.Actor, "reason", by.Reason)
-	if done == nil {
-		op := o.state()
-		return op, a.save(ctx, op)
+	a.opts.Logger.Info("redrive to be "+string(cause.status), "operation", id, "queue", before.From, "actor", by.Actor, "reason", by.Reason)
+	if done != nil {
+		op, err := o.wait(ctx, done)
+		if err == nil && op.Status == "" {
+			return Operation{}, &queue.InvalidError{Field: "operation", Reason: id + " couldn't begin"}
+		}
+		return op, err
 	}
-	return o.wait(ctx, done)
+	op := o.state()
+	if err := a.save(ctx, op); err != nil {
+		a.mu.Lock()
+		o.now = before
+		a.mu.Unlock()
+		return Operation{}, err
+	}
+	return op, nil
 }
 
 // save keeps an operation's state in the Store.

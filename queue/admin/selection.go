@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,12 @@ type Selection struct {
 	Before time.Time `json:"before,omitzero"`
 	// AnySource also selects what came from another queue than the one it goes to.
 	AnySource bool `json:"any_source,omitempty"`
+}
+
+func (s Selection) clone() Selection {
+	s.IDs, s.Fingerprints, s.Reasons = slices.Clone(s.IDs), slices.Clone(s.Fingerprints), slices.Clone(s.Reasons)
+	s.Attributes = maps.Clone(s.Attributes)
+	return s
 }
 
 // match is for queue.RedriveOptions.Filter.

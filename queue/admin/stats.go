@@ -3,7 +3,9 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -57,15 +59,17 @@ func (s QueueStats) MarshalJSON() ([]byte, error) {
 
 // Stats tells about the queues that patterns of path.Match select; without a pattern all
 // of them, in the order of the file. A pattern that selects none is refused. Each queue
-// costs a request or two, and has Options.Timeout to answer; what it can't say is in its
-// own row.
+// costs a request or two, and has Options.Timeout to open and as long to answer; what it
+// can't say is in its own row. When none of a backend has answered for Options.Timeout, the
+// rest of its queues aren't asked, so that a provider that's down costs no more than one
+// queue that doesn't answer, and keeps the others waiting for nothing.
 func (a *Admin) Stats(ctx context.Context, only ...string) ([]QueueStats, error) {
 	names, err := a.bus.Names(only...)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]QueueStats, len(names))
-	slots := make(chan struct{}, a.opts.Parallel)
+	asked := map[string]*asking{}
 	var wg sync.WaitGroup
 	for i, name := range names {
 		q := a.file.Queue(name)
@@ -73,14 +77,39 @@ func (a *Admin) Stats(ctx context.Context, only ...string) ([]QueueStats, error)
 		if q.DeadLetter != nil {
 			out[i].DeadLetter = q.DeadLetter.Queue
 		}
+		at := asked[q.Backend]
+		if at == nil {
+			at = &asking{slots: make(chan struct{}, a.opts.Parallel)}
+			asked[q.Backend] = at
+		}
 		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
+			at.slots <- struct{}{}
+			defer func() { <-at.slots }()
+			if !at.answers(a.opts.Timeout) {
+				out[i].Err = fmt.Errorf("admin: not asked, as other queues of %s don't answer: %w", q.Backend, context.DeadlineExceeded)
+				return
+			}
+			begun := time.Now()
 			out[i].Stats, out[i].Err = a.stats(ctx, &out[i])
+			if time.Since(begun) < a.opts.Timeout || out[i].Err == nil {
+				at.last.Store(time.Now())
+			}
 		})
 	}
 	wg.Wait()
 	return out, nil
+}
+
+// asking is what Stats does with a backend.
+type asking struct {
+	slots chan struct{}
+	last  atomic.Value // time.Time: of the last answer, at first of the first question
+}
+
+func (k *asking) answers(within time.Duration) bool {
+	k.last.CompareAndSwap(nil, time.Now())
+	last, _ := k.last.Load().(time.Time)
+	return time.Since(last) < within
 }
 
 func (a *Admin) stats(ctx context.Context, of *QueueStats) (queue.Stats, error) {

@@ -28,7 +28,9 @@ func (nowhere) Load(context.Context) ([]Operation, error) { return nil, nil }
 
 // FileStore is a Store in a folder, which it creates: one JSON file for each operation.
 // A file is replaced as a whole, so that a crash leaves the old or the new one. One
-// process at a time should use the folder.
+// process at a time should use the folder: another one takes what's under way for
+// Interrupted, can't pause or cancel it, and of two that save an operation the last wins.
+// Nothing is ever removed; an operation that has ended may be, by hand.
 type FileStore string
 
 const operationFile = ".redrive.json"

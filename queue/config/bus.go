@@ -53,7 +53,8 @@ type worker struct {
 	middleware []queue.Middleware // complete, the outermost first
 
 	// Of Bus.mu.
-	consumer *queue.Consumer // while it runs
+	consumer *queue.Consumer     // while it runs
+	before   queue.ConsumerStats // of the last one, when it had ended
 	status   Status
 	since    time.Time // of status
 	err      error     // why it isn't running
@@ -83,6 +84,9 @@ func OpenFile(f *File, backends Backends, opts *Options) (*Bus, error) {
 		if mw == nil {
 			return nil, &queue.InvalidError{Field: "Options.PublisherMiddleware", Reason: "has a nil"}
 		}
+	}
+	if opts.DrainTimeout < 0 {
+		return nil, &queue.InvalidError{Field: "Options.DrainTimeout", Reason: "negative"}
 	}
 	b := &Bus{
 		file: f, queues: f.names(), targets: map[string]bool{}, backends: backends, opts: *opts,
@@ -131,12 +135,14 @@ func (b *Bus) Publisher(name string) queue.Publisher {
 // isn't in the file, one that has a handler already, a nil.
 func (b *Bus) Handle(name string, h queue.Handler, mw ...queue.Middleware) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.handleLocked(name, h, mw); err != nil {
+	err := b.handleLocked(name, h, mw)
+	if err != nil {
 		b.mistakes = append(b.mistakes, err)
-		if b.done != nil {
-			b.log().Error("handler refused", "queue", name, "err", err)
-		}
+	}
+	running := b.done != nil
+	b.mu.Unlock()
+	if err != nil && running { // else Run says it
+		b.log().Error("handler refused", "queue", name, "err", err)
 	}
 }
 

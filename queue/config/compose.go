@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/anyqueue/anyqueue/middleware"
@@ -48,13 +49,17 @@ func (l *Limit) gates() []queue.Middleware {
 // consumerOptions are the settings of a queue that are the consumer's own.
 func (b *Bus) consumerOptions(w *worker) *queue.ConsumerOptions {
 	q := w.queue
+	drain := q.DrainTimeout
+	if most := b.opts.DrainTimeout; most > 0 && cmp.Or(drain, queue.DefaultDrainTimeout) > most {
+		drain = most
+	}
 	return &queue.ConsumerOptions{
 		Name:         q.Name,
 		Concurrency:  q.Concurrency,
 		Middleware:   w.middleware,
 		Backoff:      queue.Backoff{Min: q.Retry.Min, Max: q.Retry.Max, Factor: q.Retry.Factor, Jitter: q.Retry.Jitter},
 		MaxHold:      q.MaxHold,
-		DrainTimeout: q.DrainTimeout,
+		DrainTimeout: drain,
 		ReceiveGrace: q.ReceiveGrace,
 		MaxExtension: q.MaxExtension,
 		Logger:       b.opts.Logger,

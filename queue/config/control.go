@@ -11,7 +11,7 @@ import (
 type Change struct {
 	Actor  string
 	Reason string
-	// For is when it's undone by itself; 0: when somebody does, or the process ends.
+	// For is after how long it's undone by itself; 0: when somebody does, or the Bus ends.
 	For time.Duration
 }
 
@@ -50,7 +50,7 @@ type control struct{ paused, limit setting }
 // Pause stops receiving from a queue in this process until Resume, or for as long as
 // the Change says; running handlers go on. It also holds for a consumer that's started
 // later. A second Pause takes the place of the first. It fails when the queue isn't in
-// the file or has no handler.
+// the file or has no handler, and after Close.
 func (b *Bus) Pause(name string, c Change) error {
 	return b.change("Pause", name, c, func(w *worker) *setting { return &w.control.paused }, 0)
 }
@@ -61,8 +61,9 @@ func (b *Bus) Resume(name string, c Change) error {
 }
 
 // SetConcurrency changes how many handlers of a queue run at once in this process, for
-// as long as the Change says; 0 is what the file says. When there are more, they
-// finish.
+// as long as the Change says: 1 to queue.MaxConcurrency, or 0 for what the file says.
+// When there are more, they finish. A limit of the file that queues share holds as well:
+// no more run than it allows.
 func (b *Bus) SetConcurrency(name string, n int, c Change) error {
 	limit := func(w *worker) *setting { return &w.control.limit }
 	switch {
@@ -78,59 +79,61 @@ func (b *Bus) change(what, name string, c Change, which func(*worker) *setting, 
 	if c.For < 0 {
 		return &queue.InvalidError{Field: what, Reason: fmt.Sprintf("for %v", c.For)}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w, err := b.workerLocked(what, name)
-	if err != nil {
-		return err
+	err := b.with(what, name, func(w *worker) {
+		s := which(w)
+		s.clear()
+		a := &Applied{Change: c, Since: time.Now(), Value: value}
+		s.now = a
+		if c.For > 0 {
+			a.Until = a.Since.Add(c.For)
+			s.timer = time.AfterFunc(c.For, func() { b.expire(what, w, which(w), a) })
+		}
+	})
+	if err == nil {
+		b.log().Info("changed live", "queue", name, "what", what, "value", value, "actor", c.Actor, "reason", c.Reason, "for", c.For)
 	}
-	s := which(w)
-	s.clear()
-	a := &Applied{Change: c, Since: time.Now(), Value: value}
-	s.now = a
-	if c.For > 0 {
-		a.Until = a.Since.Add(c.For)
-		s.timer = time.AfterFunc(c.For, func() { b.expire(what, w, which(w), a) })
-	}
-	w.applyLocked()
-	b.log().Info("changed live", "queue", name, "what", what, "value", value, "actor", c.Actor, "reason", c.Reason, "for", c.For)
-	return nil
+	return err
 }
 
 func (b *Bus) undo(what, name string, c Change, which func(*worker) *setting) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w, err := b.workerLocked(what, name)
-	if err != nil {
-		return err
+	err := b.with(what, name, func(w *worker) { which(w).clear() })
+	if err == nil {
+		b.log().Info("changed live", "queue", name, "what", what, "actor", c.Actor, "reason", c.Reason)
 	}
-	which(w).clear()
-	w.applyLocked()
-	b.log().Info("changed live", "queue", name, "what", what, "actor", c.Actor, "reason", c.Reason)
-	return nil
+	return err
 }
 
 // expire undoes a change whose time is over, unless another one has taken its place.
 func (b *Bus) expire(what string, w *worker, s *setting, a *Applied) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s.now != a {
-		return
+	over := s.now == a
+	if over {
+		s.clear()
+		w.applyLocked()
 	}
-	s.clear()
-	w.applyLocked()
-	b.log().Info("changed back, as its time is over", "queue", w.queue.Name, "what", what, "actor", a.Actor, "reason", a.Reason)
+	b.mu.Unlock()
+	if over {
+		b.log().Info("changed back, as its time is over", "queue", w.queue.Name, "what", what, "actor", a.Actor, "reason", a.Reason)
+	}
 }
 
-func (b *Bus) workerLocked(what, name string) (*worker, error) {
+// with changes what's set of a worker.
+func (b *Bus) with(what, name string, set func(*worker)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if _, err := b.find(what, name); err != nil {
-		return nil, err
+		return err
 	}
 	w := b.workers[name]
-	if w == nil {
-		return nil, &queue.InvalidError{Field: what, Reason: name + " has no handler in this process"}
+	switch {
+	case w == nil:
+		return &queue.InvalidError{Field: what, Reason: name + " has no handler in this process"}
+	case b.closed:
+		return fmt.Errorf("config: %s %s: %w", what, name, queue.ErrClosed)
 	}
-	return w, nil
+	set(w)
+	w.applyLocked()
+	return nil
 }
 
 // applyLocked makes the consumer, if there is one, what was asked for.

@@ -3,6 +3,8 @@ package config_test
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -255,4 +257,70 @@ func TestHealthTellsWhatIsWrongAndReadyWaitsForTheStart(t *testing.T) {
 		assert.Equal(t, http.StatusServiceUnavailable, code)
 		assert.Equal(t, "closed", h.Why)
 	})
+}
+
+// looker is the handler of a log that looks at the Bus with each line.
+type looker struct {
+	slog.Handler
+	bus *atomic.Pointer[config.Bus]
+}
+
+func (l looker) Handle(context.Context, slog.Record) error {
+	if b := l.bus.Load(); b != nil {
+		b.States()
+	}
+	return nil
+}
+
+func TestALogMayAskTheBus(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var bus atomic.Pointer[config.Bus]
+		log := slog.New(looker{slog.NewTextHandler(io.Discard, nil), &bus})
+		b, err := config.OpenFile(parse(t, "backend: memory\nqueues: {orders: {}, mails: {}, other: {}}"),
+			config.Backends{"memory": memory.New(&memory.Options{Create: true})}, &config.Options{Logger: log, Only: []string{"orders"}})
+		require.NoError(t, err)
+		bus.Store(b)
+		b.Handle("orders", counting(new(atomic.Int64)))
+		b.Handle("mails", counting(new(atomic.Int64)))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx) }()
+		time.Sleep(time.Second)
+		b.Handle("orders", nil) // refused
+		require.NoError(t, b.Pause("orders", config.Change{For: time.Second}))
+		time.Sleep(2 * time.Second)
+		require.NoError(t, b.Resume("orders", config.Change{}))
+		stop()
+		require.NoError(t, <-ended)
+		require.NoError(t, b.Close(t.Context()))
+	})
+}
+
+// The time of a pause goes on while its consumer is down.
+func TestAPauseEndsWhileItsConsumerIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, "queues: {orders: {}}")
+		var n atomic.Int64
+		b.Handle("orders", counting(&n))
+		require.NoError(t, b.Pause("orders", config.Change{For: 30 * time.Second}))
+		b.run()
+		time.Sleep(31 * time.Second)
+		b.ensure("orders")
+		b.publish("orders", "a")
+		time.Sleep(2 * time.Minute)
+		assert.EqualValues(t, 1, n.Load())
+		require.NoError(t, b.finish())
+	})
+}
+
+// What's changed after the end leaves no timer behind, and no claim that it's in force.
+func TestNothingIsChangedAfterClose(t *testing.T) {
+	t.Parallel()
+	b := setup(t, "queues: {orders: {}}")
+	b.Handle("orders", counting(new(atomic.Int64)))
+	require.NoError(t, b.Close(t.Context()))
+	require.ErrorIs(t, b.Pause("orders", config.Change{For: time.Hour}), queue.ErrClosed)
+	require.ErrorIs(t, b.SetConcurrency("orders", 2, config.Change{}), queue.ErrClosed)
 }

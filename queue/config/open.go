@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -32,6 +33,11 @@ type Options struct {
 	// one program can run any part of a file. One that matches no queue is refused.
 	// Default: all that have a handler.
 	Only []string
+
+	// DrainTimeout is the most that a queue gets for draining, whatever the file says: all
+	// drain at once, so that Run then ends within it and a few seconds. Give it what the
+	// platform leaves a process before it's killed, less those. Default: what the file says.
+	DrainTimeout time.Duration
 
 	// Hooks are given to every consumer. Default: none.
 	Hooks *queue.Hooks

@@ -51,20 +51,32 @@ func (b *Bus) Run(ctx context.Context) error {
 
 // begin returns what to run, in the order of the file.
 func (b *Bus) begin(ctx context.Context) (context.Context, []*worker, error) {
+	ctx, workers, without, left, err := b.started(ctx)
+	if len(without) > 0 {
+		b.log().Info("queues without a handler in this process", "queues", without)
+	}
+	if len(left) > 0 {
+		b.log().Info("queues left to other processes", "queues", left, "only", b.opts.Only)
+	}
+	return ctx, workers, err
+}
+
+func (b *Bus) started(ctx context.Context) (running context.Context, workers []*worker, without, left []string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
-		return nil, nil, fmt.Errorf("config: run: %w", queue.ErrClosed)
+		err = fmt.Errorf("config: run: %w", queue.ErrClosed)
 	case b.done != nil:
-		return nil, nil, &queue.InvalidError{Field: "Run", Reason: "the Bus is already running"}
+		err = &queue.InvalidError{Field: "Run", Reason: "the Bus is already running"}
 	case len(b.mistakes) > 0:
-		return nil, nil, errors.Join(b.mistakes...)
+		err = errors.Join(b.mistakes...)
 	case len(b.workers) == 0:
-		return nil, nil, &queue.InvalidError{Field: "Run", Reason: "there is no handler; a Bus that only publishes needn't run"}
+		err = &queue.InvalidError{Field: "Run", Reason: "there is no handler; a Bus that only publishes needn't run"}
 	}
-	var workers []*worker
-	var without, left []string
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
 	for _, q := range b.file.Queues {
 		if w := b.workers[q.Name]; w != nil && b.selected != nil && !b.selected[q.Name] {
 			left = append(left, q.Name)
@@ -74,19 +86,13 @@ func (b *Bus) begin(ctx context.Context) (context.Context, []*worker, error) {
 			without = append(without, q.Name)
 		}
 	}
-	if len(without) > 0 {
-		b.log().Info("queues without a handler in this process", "queues", without)
-	}
-	if len(left) > 0 {
-		b.log().Info("queues left to other processes", "queues", left, "only", b.opts.Only)
-	}
 	if len(workers) == 0 {
-		return nil, nil, &queue.InvalidError{Field: "Options.Only", Reason: fmt.Sprintf("%q selects no queue that has a handler", b.opts.Only)}
+		return nil, nil, without, left, &queue.InvalidError{Field: "Options.Only", Reason: fmt.Sprintf("%q selects no queue that has a handler", b.opts.Only)}
 	}
-	ctx, b.stop = context.WithCancel(ctx)
-	b.running = ctx
+	running, b.stop = context.WithCancel(ctx)
+	b.running = running
 	b.done = make(chan struct{})
-	return ctx, workers, nil
+	return running, workers, without, left, nil
 }
 
 func (b *Bus) finish() {

@@ -40,8 +40,9 @@ type State struct {
 	Paused      *Applied
 	Concurrency *Applied
 
-	// Stats has the limit, what's in use, what waits and for what, the last error of a
-	// receive and the last success. It's zero while there's no consumer.
+	// Stats has the limit, what's in use, what waits and for what, the last errors and
+	// the last success. While there's no consumer it's of the one before. Counts begin
+	// anew with each consumer; what was last is kept from one to the next.
 	Stats queue.ConsumerStats
 }
 
@@ -85,6 +86,10 @@ func (b *Bus) stateLocked(q *Queue) (State, *queue.Consumer) {
 		s.Status = w.status
 	}
 	s.Since, s.Err, s.Failures, s.RetryAt = w.since, w.err, w.failures, w.again
+	if s.Status == Running && time.Since(s.Since) >= steady {
+		s.Failures = 0
+	}
+	s.Stats = w.before
 	s.Paused, s.Concurrency = w.control.paused.applied(), w.control.limit.applied()
 	return s, w.consumer
 }
@@ -93,10 +98,27 @@ func fill(s *State, c *queue.Consumer) {
 	if c == nil {
 		return
 	}
-	s.Stats = c.Stats()
+	s.Stats = carry(c.Stats(), s.Stats)
 	if s.Stats.Draining {
 		s.Status = Draining
 	}
+}
+
+// carry adds to a consumer's stats what was last in the one before it.
+func carry(s, before queue.ConsumerStats) queue.ConsumerStats {
+	if s.LastFailureAt.IsZero() {
+		s.LastFailure, s.LastFailureAt = before.LastFailure, before.LastFailureAt
+	}
+	if s.LastSettleErrorAt.IsZero() {
+		s.LastSettleError, s.LastSettleErrorAt = before.LastSettleError, before.LastSettleErrorAt
+	}
+	if s.LastErrorAt.IsZero() {
+		s.LastErrorAt = before.LastErrorAt // the error was over with the consumer
+	}
+	if s.LastSuccessAt.IsZero() {
+		s.LastSuccessAt = before.LastSuccessAt
+	}
+	return s
 }
 
 // note remembers what has become of a worker.
@@ -117,10 +139,12 @@ func (b *Bus) noteLocked(w *worker, status Status) {
 func (b *Bus) attach(w *worker, c *queue.Consumer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w.consumer = c
 	if c == nil {
+		w.before = carry(w.consumer.Stats(), w.before)
+		w.consumer = nil
 		return
 	}
+	w.consumer = c
 	b.noteLocked(w, Running)
 	w.err = nil
 	w.applyLocked()

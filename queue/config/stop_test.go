@@ -60,3 +60,34 @@ func TestAnIdleBusStopsWithItsReceiveGrace(t *testing.T) {
 		assert.NoError(t, b.Close(t.Context()))
 	})
 }
+
+func TestNoQueueDrainsForLongerThanTheProgramAllows(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[string]time.Duration{"10m": 5 * time.Second, "": 5 * time.Second, "2s": 2 * time.Second, "0s": 0} {
+		t.Run(timeout, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				text := "ensure: true\nbackend: memory\nqueues: {orders: {}}"
+				if timeout != "" {
+					text = "ensure: true\nbackend: memory\nqueues: {orders: {drain_timeout: " + timeout + "}}"
+				}
+				bus, err := config.OpenFile(parse(t, text), config.Backends{"memory": memory.New(nil)}, &config.Options{DrainTimeout: 5 * time.Second})
+				require.NoError(t, err)
+				bus.Handle("orders", func(ctx context.Context, _ *queue.Delivery) error {
+					<-ctx.Done()
+					return ctx.Err()
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				ran := make(chan error, 1)
+				go func() { ran <- bus.Run(ctx) }()
+				require.NoError(t, bus.Publisher("orders").Publish(ctx, &queue.Message{Body: []byte("a")}))
+				synctest.Wait()
+				begun := time.Now()
+				cancel()
+				require.NoError(t, <-ran)
+				assert.Equal(t, want, time.Since(begun))
+				require.NoError(t, bus.Close(context.Background()))
+			})
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
 )
@@ -16,23 +17,37 @@ type Counts struct {
 	Handled      int `json:"handled"`       // each once
 	DeadLettered int `json:"dead_lettered"` // each once
 	Repeated     int `json:"repeated"`      // came again after they were handled or dead-lettered
+	Early        int `json:"early"`         // handled before their delay was over
+	Overtaken    int `json:"overtaken"`     // handled after a later one of their key
 	Failures     int `json:"failures"`      // tries
 	Open         int `json:"open"`          // confirmed, and neither handled nor dead-lettered
 }
+
+// sent is a message that's under way.
+type sent struct {
+	due       time.Time // not to be handled before; zero: at once
+	line      line      // zero: it's in no order
+	number    int       // in the line
+	confirmed bool
+}
+
+// line is what's to be handled in order: a key of a queue.
+type line struct{ queue, key string }
 
 // Ledger knows the messages that are under way, and counts the others. Its methods may
 // be called concurrently.
 type Ledger struct {
 	mu      sync.Mutex
 	counts  Counts
-	open    map[string]bool   // id to whether it's confirmed
+	open    map[string]sent   // by id
+	last    map[line]int      // number of the last one that was handled
 	dead    map[string]string // id to dead-letter queue, as consumers say
 	changed chan struct{}     // closed and replaced at each end of a message
 }
 
 // NewLedger returns an empty one.
 func NewLedger() *Ledger {
-	return &Ledger{open: map[string]bool{}, dead: map[string]string{}, changed: make(chan struct{})}
+	return &Ledger{open: map[string]sent{}, last: map[line]int{}, dead: map[string]string{}, changed: make(chan struct{})}
 }
 
 // Counts tells how it stands.
@@ -64,7 +79,7 @@ func (l *Ledger) Hooks() *queue.Hooks {
 	return &queue.Hooks{Settled: func(s queue.Settled) {
 		switch s.Outcome.Kind { //nolint:exhaustive // the handlers tell the rest
 		case queue.DeadLettered:
-			l.ended(s.Delivery.ID, s.Outcome.To)
+			l.deadLettered(s.Delivery.ID, s.Outcome.To)
 		case queue.Failed, queue.Retry:
 			l.mu.Lock()
 			l.counts.Failures++
@@ -73,11 +88,11 @@ func (l *Ledger) Hooks() *queue.Hooks {
 	}}
 }
 
-// sent notes a message before it's published: it may be handled before that is known.
-func (l *Ledger) sent(id string) {
+// sending notes a message before it's published: it may be handled before that is known.
+func (l *Ledger) sending(id string, m sent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open[id] = false
+	l.open[id] = m
 }
 
 // published notes how that went. What's refused for sure is forgotten; what's in doubt
@@ -88,8 +103,9 @@ func (l *Ledger) published(id string, err error) {
 	switch {
 	case err == nil:
 		l.counts.Published++
-		if _, ok := l.open[id]; ok {
-			l.open[id] = true
+		if m, ok := l.open[id]; ok {
+			m.confirmed = true
+			l.open[id] = m
 			l.counts.Open++
 		}
 	case errors.Is(err, queue.ErrUnknownOutcome):
@@ -100,31 +116,55 @@ func (l *Ledger) published(id string, err error) {
 	}
 }
 
-// ended notes that a message was handled, or, with a queue, dead-lettered.
-func (l *Ledger) ended(id, deadLetterQueue string) {
+// handled notes that a message was handled.
+func (l *Ledger) handled(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	confirmed, open := l.open[id]
-	_, dead := l.dead[id]
-	switch {
-	case dead && deadLetterQueue == "": // it was moved back
+	if _, dead := l.dead[id]; dead { // it was moved back
 		delete(l.dead, id)
 		l.counts.DeadLettered--
 		l.counts.Handled++
 		return
-	case !open:
-		l.counts.Repeated++
+	}
+	m, open := l.endLocked(id)
+	if !open {
 		return
-	case deadLetterQueue == "":
-		l.counts.Handled++
-	default:
+	}
+	l.counts.Handled++
+	if time.Now().Before(m.due) {
+		l.counts.Early++
+	}
+	if m.line == (line{}) {
+		return
+	}
+	if m.number < l.last[m.line] {
+		l.counts.Overtaken++
+	}
+	l.last[m.line] = max(l.last[m.line], m.number)
+}
+
+// deadLettered notes that a message lies in a dead-letter queue, as its consumer says.
+func (l *Ledger) deadLettered(id, queue string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, open := l.endLocked(id); open {
 		l.counts.DeadLettered++
-		l.dead[id] = deadLetterQueue
+		l.dead[id] = queue
+	}
+}
+
+// endLocked takes a message out of those under way. It reports whether it was there.
+func (l *Ledger) endLocked(id string) (sent, bool) {
+	m, open := l.open[id]
+	if !open {
+		l.counts.Repeated++
+		return m, false
 	}
 	delete(l.open, id)
-	if confirmed {
+	if m.confirmed {
 		l.counts.Open--
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
+	return m, true
 }

@@ -4,6 +4,7 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -105,7 +106,7 @@ func (t *Traffic) handler(c Character) queue.Handler {
 			return errBusy
 		}
 		if d.Attributes[runAttribute] == t.run {
-			t.ledger.ended(d.ID, "")
+			t.ledger.handled(d.ID)
 		}
 		return nil
 	}
@@ -146,7 +147,7 @@ func (t *Traffic) Publish(ctx context.Context) error {
 func (t *Traffic) publish(ctx context.Context, name string) (first error) {
 	c := CharacterOf(name)
 	p := t.bus.Publisher(name)
-	ordered := t.bus.File().Queue(name).Ordered
+	q := t.bus.File().Queue(name)
 	burst := max(c.Burst, 1)
 	pause := time.Duration(float64(burst) / (t.opts.Rate * c.Share / t.shares) * float64(time.Second))
 	for n := 0; ; {
@@ -156,19 +157,27 @@ func (t *Traffic) publish(ctx context.Context, name string) (first error) {
 		}
 		msgs := make([]*queue.Message, 0, burst)
 		for range burst {
-			msgs = append(msgs, t.message(name, n, c, ordered))
 			n++
+			msgs = append(msgs, t.message(q, n, c))
 		}
-		if err := t.send(ctx, p, msgs); err != nil && first == nil && ctx.Err() == nil {
+		if err := t.send(ctx, p, q, n-burst, msgs); err != nil && first == nil && ctx.Err() == nil {
 			first = fmt.Errorf("publishing to %s: %w", name, err)
 		}
 	}
 }
 
-// send publishes what has begun to its end.
-func (t *Traffic) send(ctx context.Context, p queue.Publisher, msgs []*queue.Message) error {
-	for _, m := range msgs {
-		t.ledger.sent(m.ID)
+// send publishes what has begun to its end. The messages are those of the queue after
+// so many.
+func (t *Traffic) send(ctx context.Context, p queue.Publisher, q *config.Queue, after int, msgs []*queue.Message) error {
+	for i, m := range msgs {
+		s := sent{number: after + i + 1}
+		if q.Ordered {
+			s.line = line{q.Name, m.OrderingKey}
+		}
+		if q.Delay > 0 {
+			s.due = time.Now().Add(q.Delay)
+		}
+		t.ledger.sending(m.ID, s)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queue.DefaultPublishTimeout)
 	defer cancel()
@@ -182,14 +191,14 @@ func (t *Traffic) send(ctx context.Context, p queue.Publisher, msgs []*queue.Mes
 // runAttribute says which run a message is of: an earlier one may have left some.
 const runAttribute = "run"
 
-func (t *Traffic) message(name string, n int, c Character, ordered bool) *queue.Message {
-	customer := fmt.Sprintf("customer-%d", rand.IntN(max(c.Keys, 1000)))
+func (t *Traffic) message(q *config.Queue, n int, c Character) *queue.Message {
+	customer := fmt.Sprintf("customer-%d", rand.IntN(cmp.Or(c.Keys, 1000)))
 	m := &queue.Message{
 		ID:         uuid.NewString(),
 		Body:       fmt.Appendf(nil, `{"number":%d,"customer":%q,"text":%q}`, n, customer, strings.Repeat("lorem ipsum ", 10)),
-		Attributes: map[string]string{runAttribute: t.run, "type": name},
+		Attributes: map[string]string{runAttribute: t.run, "type": q.Name},
 	}
-	if ordered {
+	if q.Ordered {
 		m.OrderingKey = customer
 	}
 	return m

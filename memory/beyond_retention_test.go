@@ -1,0 +1,54 @@
+package memory_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+// A message that's put off for longer than the broker keeps one is published anew in
+// time, and so outlives its copies.
+func TestAMessageOutlivesTheRetentionWhenItIsPutOffForLonger(t *testing.T) {
+	t.Parallel()
+	for _, like := range []memory.Like{memory.Portable, memory.SQSStandard, memory.PubSub} {
+		for _, hold := range []int{1, 1000} {
+			t.Run(fmt.Sprint(like, " MaxHold ", hold), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					b := memory.New(&memory.Options{Like: like, Create: true, Retention: 4 * 24 * time.Hour})
+					q, err := b.Open(t.Context(), "orders", nil)
+					require.NoError(t, err)
+					away := q.Capabilities().Retention + 24*time.Hour
+					var handled []time.Duration
+					begun := time.Now()
+					c, err := queue.NewConsumer(q, func(context.Context, *queue.Delivery) error {
+						handled = append(handled, time.Since(begun))
+						if len(handled) == 1 {
+							return queue.Snooze(away)
+						}
+						return nil
+					}, &queue.ConsumerOptions{MaxHold: hold})
+					require.NoError(t, err)
+					ctx, stop := context.WithCancel(t.Context())
+					ran := make(chan error, 1)
+					go func() { ran <- c.Run(ctx) }()
+					require.NoError(t, q.Publish(ctx, &queue.Message{Body: []byte("a")}))
+					time.Sleep(away + 24*time.Hour)
+					stop()
+					require.NoError(t, <-ran)
+					require.NoError(t, q.Close(context.Background()))
+					require.Len(t, handled, 2, "%v", handled)
+					assert.GreaterOrEqual(t, handled[1], away, "not early")
+				})
+			})
+		}
+	}
+}
