@@ -8,8 +8,9 @@
 //	admin peek   [-n 10] [-groups] [-confirm] QUEUE
 //	                                       look into a queue, or group its dead letters
 //	admin redrive [-to QUEUE] [-try 10] [-rate 100] [-fingerprint F] [...] DEAD-LETTER-QUEUE
-//	admin redrive -list | -resume ID | -cancel ID
 //	                                       move dead letters back; Ctrl-C pauses
+//	admin redrive -list | -pause ID | -resume ID | -cancel ID | -forget ID
+//	                                       what's under way, also in another terminal
 //	admin purge  QUEUE                     remove everything; asks for the queue's name
 //	admin publish [-attr K=V] [-key K] [-id ID] [-delay D] QUEUE [BODY]
 //	                                       one message; without BODY that of the input

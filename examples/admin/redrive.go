@@ -29,20 +29,41 @@ func (t *tool) redrive(flags *flag.FlagSet) command {
 	flags.IntVar(&spec.TryAllow, "try-allow", 0, "so many of those may fail again")
 	flags.StringVar(&spec.Reason, "reason", "", "why, for the log")
 	resume := flags.String("resume", "", "go on with the operation of this id")
-	cancel := flags.String("cancel", "", "give up the operation of this id; what was moved stays moved")
+	pause := flags.String("pause", "", "stop the operation of this id, also of another process, until -resume")
+	cancel := flags.String("cancel", "", "give up the operation of this id, also of another process; what was moved stays moved")
+	forget := flags.String("forget", "", "remove the operation of this id from the folder, once it's done or canceled")
 	all := flags.Bool("list", false, "list the operations")
 	return command{run: func(ctx context.Context, a *admin.Admin, args []string) error {
 		spec.Select.IDs, spec.Select.Fingerprints, spec.Select.Reasons = ids, prints, reasons
 		who := by(spec.Reason)
 		switch {
 		case *all:
-			return t.operations(a.Operations())
+			ops, err := a.Operations(ctx)
+			if err != nil {
+				return err
+			}
+			return t.operations(ops)
 		case *cancel != "":
 			op, err := a.CancelRedrive(ctx, *cancel, who)
 			if err != nil {
 				return err
 			}
 			return t.operations([]admin.Operation{op})
+		case *pause != "":
+			op, err := a.PauseRedrive(ctx, *pause, who)
+			if err != nil {
+				return err
+			}
+			return t.operations([]admin.Operation{op})
+		case *forget != "":
+			if err := a.ForgetRedrive(ctx, *forget, who); err != nil {
+				return err
+			}
+			if t.json {
+				return t.print(map[string]string{"forgotten": *forget})
+			}
+			t.printf("%s is forgotten\n", *forget)
+			return nil
 		case *resume != "":
 			op, err := a.ResumeRedrive(ctx, *resume, who)
 			if err != nil {
@@ -89,10 +110,10 @@ func (t *tool) follow(ctx context.Context, a *admin.Admin, id string) error {
 			fmt.Fprintln(t.errs, "pausing ...")
 			pausing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			op, err = a.PauseRedrive(pausing, id, by("interrupted"))
-			cancel()
 			if err != nil {
-				op, err = a.Operation(id) // it was over
+				op, err = a.Operation(pausing, id) // it was over
 			}
+			cancel()
 			if err != nil {
 				return err
 			}
@@ -123,7 +144,11 @@ func (t *tool) bar(op admin.Operation) {
 
 func progress(op admin.Operation) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d moved", op.Status, op.Moved)
+	b.WriteString(string(op.Status))
+	if op.Elsewhere {
+		b.WriteString(" in another process")
+	}
+	fmt.Fprintf(&b, ": %d moved", op.Moved)
 	if op.Total != nil {
 		fmt.Fprintf(&b, " of %d", *op.Total)
 	}

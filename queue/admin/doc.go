@@ -35,6 +35,11 @@
 // configuration file's dead_letter is), and the rest stays where it is. It's counted by
 // going through the dead-letter queue, which costs a receive for each message that it has.
 //
+// With a [SharedStore], which [FileStore] is, an operation belongs to one process at a
+// time. Others see it, pause it and cancel it, which takes about a second, and can't
+// begin it again; when its process has ended, in whatever way, anybody can go on with it.
+// An operation that's done or canceled stays in the Store until ForgetRedrive.
+//
 // # Who may call what
 //
 // All methods may be called concurrently. Nothing here asks who the caller is: that's
