@@ -101,7 +101,7 @@ func (t *tool) peek(flags *flag.FlagSet) command {
 			if err := t.groups(admin.Group(ds)); err != nil || t.json {
 				return err
 			}
-			t.printf("of %d messages\n", len(ds))
+			t.printf("of %s\n", plural(len(ds), "message"))
 			return nil
 		}
 		for _, d := range ds {
@@ -110,7 +110,7 @@ func (t *tool) peek(flags *flag.FlagSet) command {
 			}
 		}
 		if !t.json {
-			t.printf("%d messages\n", len(ds))
+			t.printf("%s\n", plural(len(ds), "message"))
 		}
 		return nil
 	}}
@@ -259,7 +259,7 @@ func (t *tool) publish(flags *flag.FlagSet) command {
 		if t.json {
 			return t.print(map[string]any{"published": args[0], "bytes": len(m.Body)})
 		}
-		t.printf("published %d bytes to %s\n", len(m.Body), args[0])
+		t.printf("published %s to %s\n", plural(len(m.Body), "byte"), args[0])
 		return nil
 	}}
 }

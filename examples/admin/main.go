@@ -147,6 +147,9 @@ func (t *tool) withAdmin(ctx context.Context, use func(*admin.Admin) error) (err
 	if err != nil {
 		return err
 	}
+	if err := config.Check(t.file, data, t.lookup, t.backends); err != nil {
+		return err
+	}
 	file, err := config.Parse(t.file, data, t.lookup)
 	if err != nil {
 		return err
@@ -185,6 +188,14 @@ func (t *tool) printf(format string, args ...any) {
 
 // print answers in JSON, on a line.
 func (t *tool) print(v any) error { return json.NewEncoder(t.out).Encode(v) }
+
+// plural is "1 queue" and "2 queues".
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
 
 // list is a flag that may be given several times.
 type list []string
