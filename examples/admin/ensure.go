@@ -82,8 +82,9 @@ func (t *tool) plan() command {
 
 func (t *tool) ensure(flags *flag.FlagSet) command {
 	update := flags.Bool("update", false, "change what differs from the file, as far as that's possible")
+	reason := flags.String("reason", "", "why, for the log")
 	return command{run: func(ctx context.Context, a *admin.Admin, args []string) error {
-		list, err := a.Ensure(ctx, &config.EnsureOptions{Only: args, Update: *update})
+		list, err := a.Ensure(ctx, &config.EnsureOptions{Only: args, Update: *update}, by(*reason))
 		if err != nil {
 			return err
 		}

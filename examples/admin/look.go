@@ -229,6 +229,7 @@ func (t *tool) publish(flags *flag.FlagSet) command {
 	flags.StringVar(&m.OrderingKey, "key", "", "the ordering key")
 	flags.StringVar(&m.ID, "id", "", "the message's id")
 	delay := flags.Duration("delay", 0, "not to be handled before")
+	reason := flags.String("reason", "", "why, for the log")
 	return command{args: 1, run: func(ctx context.Context, a *admin.Admin, args []string) error {
 		for _, text := range attributes {
 			k, v, ok := strings.Cut(text, "=")
@@ -253,7 +254,7 @@ func (t *tool) publish(flags *flag.FlagSet) command {
 		default:
 			return fmt.Errorf("one body, not %d", len(args)-1)
 		}
-		if err := a.Publish(ctx, args[0], m); err != nil {
+		if err := a.Publish(ctx, args[0], by(*reason), m); err != nil {
 			return err
 		}
 		if t.json {

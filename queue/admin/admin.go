@@ -24,8 +24,8 @@ type Options struct {
 	// With a SharedStore, such as FileStore, several processes can operate the same queues.
 	Store Store
 
-	// Logger gets a line for everything that's changed, with who did it and why.
-	// Default: slog.Default().
+	// Logger gets a line for everything that's changed, or was to be, with who did it and
+	// why; never a message's content. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -91,8 +91,23 @@ func (a *Admin) Plan(ctx context.Context, opts *config.EnsureOptions) ([]config.
 }
 
 // Ensure makes the queues of the file exist: see config.Bus.Ensure.
-func (a *Admin) Ensure(ctx context.Context, opts *config.EnsureOptions) ([]config.Ensured, error) {
-	return a.bus.Ensure(ctx, opts)
+func (a *Admin) Ensure(ctx context.Context, opts *config.EnsureOptions, by By) ([]config.Ensured, error) {
+	done, err := a.bus.Ensure(ctx, opts)
+	if err != nil || opts != nil && opts.DryRun {
+		return done, err
+	}
+	for _, e := range done {
+		if len(e.Report.Created) > 0 {
+			a.opts.Logger.Info("created", "queue", e.Queue, "what", e.Report.Created, "actor", by.Actor, "reason", by.Reason)
+		}
+		if len(e.Report.Changed) > 0 {
+			a.opts.Logger.Info("changed", "queue", e.Queue, "what", e.Report.Changed, "actor", by.Actor, "reason", by.Reason)
+		}
+		if e.Err != nil {
+			a.opts.Logger.Warn("not ensured", "queue", e.Queue, "actor", by.Actor, "reason", by.Reason, "err", e.Err)
+		}
+	}
+	return done, nil
 }
 
 // open opens a queue; what's open stays so until the Bus is closed.

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -49,15 +50,32 @@ func (a *Admin) Purge(ctx context.Context, name string, by By) error {
 	if !ok {
 		return &queue.UnsupportedError{Feature: "purging a queue", System: q.Capabilities().Source.System}
 	}
-	err = p.Purge(ctx)
-	a.opts.Logger.Warn("purged", "queue", name, "actor", by.Actor, "reason", by.Reason, "err", err)
-	return err
+	if err := p.Purge(ctx); err != nil {
+		a.opts.Logger.Warn("purge failed", "queue", name, "actor", by.Actor, "reason", by.Reason, "err", err)
+		return err
+	}
+	a.opts.Logger.Warn("purged", "queue", name, "actor", by.Actor, "reason", by.Reason)
+	return nil
 }
 
 // Publish publishes to a queue as the programs that use the file do: with the file's
 // delay.
-func (a *Admin) Publish(ctx context.Context, name string, msgs ...*queue.Message) error {
-	return a.bus.Publisher(name).Publish(ctx, msgs...)
+func (a *Admin) Publish(ctx context.Context, name string, by By, msgs ...*queue.Message) error {
+	err := a.bus.Publisher(name).Publish(ctx, msgs...)
+	count := len(msgs)
+	if err != nil {
+		count = 0
+	}
+	if partly, ok := errors.AsType[*queue.PublishError](err); ok {
+		count = partly.Total - len(partly.Failed)
+	}
+	if count > 0 {
+		a.opts.Logger.Info("published", "queue", name, "count", count, "actor", by.Actor, "reason", by.Reason)
+	}
+	if err != nil {
+		a.opts.Logger.Warn("publish failed", "queue", name, "count", len(msgs)-count, "actor", by.Actor, "reason", by.Reason, "err", err)
+	}
+	return err
 }
 
 // FailureGroup is what several dead letters have in common.

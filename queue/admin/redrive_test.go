@@ -45,7 +45,7 @@ func operations(t *testing.T, a *admin.Admin) []admin.Operation {
 func TestRedriveMovesWhatWasThereBackToWhereItFailed(t *testing.T) {
 	inOffice(t, shop, admin.Options{}, func(o *office) {
 		o.die("orders-dlq", "orders", 250, errBroken)
-		require.NoError(o, o.Publish(o.Context(), "orders-dlq", &queue.Message{Body: []byte("by hand")}))
+		require.NoError(o, o.Publish(o.Context(), "orders-dlq", admin.By{}, &queue.Message{Body: []byte("by hand")}))
 		time.Sleep(time.Second)
 		op, err := o.Redrive(o.Context(), admin.RedriveSpec{From: "orders-dlq", By: admin.By{Actor: "ada", Reason: "fixed in 1.2"}})
 		require.NoError(o, err)
