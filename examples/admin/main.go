@@ -20,7 +20,8 @@
 // (default $QUEUES_STATE, else .redrives), so that they go on after a crash.
 //
 // The backends memory, sqs and pubsub find their credentials in the environment, as
-// their own tools do.
+// their own tools do. What Pub/Sub has is asked of Google Cloud Monitoring, which is
+// minutes late and needs roles/monitoring.viewer; on the emulator it's unknown.
 package main
 
 import (
@@ -47,7 +48,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := &tool{
-		backends: backends.All(memory.New(&memory.Options{Create: true}), os.LookupEnv), lookup: os.LookupEnv,
+		backends: backends.AllCounted(memory.New(&memory.Options{Create: true}), os.LookupEnv), lookup: os.LookupEnv,
 		in: os.Stdin, out: os.Stdout, errs: os.Stderr, terminal: isTerminal(os.Stdout),
 	}
 	switch err := t.run(ctx, os.Args[1:]); {
