@@ -4,10 +4,12 @@
 //	admin check  [FILE...]                 is the file right? All that's wrong, by line
 //	admin plan   [PATTERN...]              what ensure would do
 //	admin ensure [-update] [PATTERN...]    create what's missing; nothing is deleted
-//	admin stats  [-watch 2s] [PATTERN...]  how many messages, how old, from where, of when
+//	admin stats  [-watch 2s] [PATTERN...]  how many messages, how old, from where, of when;
+//	                                       fails when no queue has answered
 //	admin peek   [-n 10] [-groups] [-confirm] QUEUE
 //	                                       look into a queue, or group its dead letters
-//	admin redrive [-to QUEUE] [-try 10] [-rate 100] [-fingerprint F] [...] DEAD-LETTER-QUEUE
+//	admin redrive [-to QUEUE] [-try 10] [-rate 100] [-fingerprint F] [-attr K=V]
+//	              [-after T] [-before T] [...] DEAD-LETTER-QUEUE
 //	                                       move dead letters back; Ctrl-C pauses
 //	admin redrive -list | -pause ID | -resume ID | -cancel ID | -forget ID
 //	                                       what's under way, also in another terminal
@@ -37,6 +39,7 @@ import (
 	"os/user"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
@@ -203,3 +206,39 @@ type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// pairs reads NAME=VALUE.
+func (l *list) pairs() (map[string]string, error) {
+	var out map[string]string
+	for _, text := range *l {
+		k, v, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, fmt.Errorf("the attribute %q isn't NAME=VALUE", text)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// moment is a flag for a time: a date, a time by the local clock or with a zone, or how
+// long ago.
+type moment struct{ time.Time }
+
+func (m *moment) String() string { return m.Format(time.RFC3339) }
+
+func (m *moment) Set(s string) error {
+	if ago, err := time.ParseDuration(s); err == nil {
+		m.Time = time.Now().Add(-ago)
+		return nil
+	}
+	for _, layout := range []string{time.DateOnly, time.DateTime, "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", time.RFC3339Nano} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			m.Time = at
+			return nil
+		}
+	}
+	return errors.New("neither a time such as 2026-11-27, 2026-11-27T14:30 or 2026-11-27T14:30:00Z, nor how long ago, such as 2h")
+}

@@ -14,13 +14,17 @@ import (
 func (t *tool) redrive(flags *flag.FlagSet) command {
 	flags.StringVar(&t.state, "state", t.env("QUEUES_STATE", ".redrives"), "the folder that keeps redrives, so that they go on after a crash")
 	var spec admin.RedriveSpec
-	var ids, prints, reasons list
+	var ids, prints, reasons, attributes list
+	var after, before moment
 	flags.StringVar(&spec.To, "to", "", "where they go. Default: the queue that dead-letters there")
 	flags.StringVar(&spec.ID, "id", "", "a name for the operation. Default: a new one")
 	flags.Var(&ids, "message", "only the message of this id; may be repeated")
 	flags.Var(&prints, "fingerprint", "only failures of this fingerprint (see peek -groups); may be repeated")
 	flags.Var(&reasons, "failed-by", "only what was given up by: rejected, failures, age or trial; may be repeated")
 	flags.StringVar(&spec.Select.Error, "error", "", "only failures whose text contains this")
+	flags.Var(&attributes, "attr", "only messages with this attribute, NAME=VALUE; may be repeated, and then all must be so")
+	flags.Var(&after, "after", "only what failed at this time or later: 2026-11-27, 2026-11-27T14:30 (here), 2026-11-27T14:30:00Z, or 2h for two hours ago")
+	flags.Var(&before, "before", "only what failed earlier than this time")
 	flags.BoolVar(&spec.Select.AnySource, "any-source", false, "also what failed in another queue")
 	flags.IntVar(&spec.Max, "max", 0, "at most so many")
 	flags.Float64Var(&spec.Rate, "rate", 0, "at most so many a second")
@@ -35,6 +39,11 @@ func (t *tool) redrive(flags *flag.FlagSet) command {
 	all := flags.Bool("list", false, "list the operations")
 	return command{run: func(ctx context.Context, a *admin.Admin, args []string) error {
 		spec.Select.IDs, spec.Select.Fingerprints, spec.Select.Reasons = ids, prints, reasons
+		spec.Select.After, spec.Select.Before = after.Time, before.Time
+		var err error
+		if spec.Select.Attributes, err = attributes.pairs(); err != nil {
+			return err
+		}
 		who := by(spec.Reason)
 		switch {
 		case *all:

@@ -82,8 +82,8 @@ func (a *Admin) Publish(ctx context.Context, name string, by By, msgs ...*queue.
 type FailureGroup struct {
 	Fingerprint string    `json:"fingerprint"` // empty: of those without a history
 	Count       int       `json:"count"`
-	Source      string    `json:"source,omitempty"` // where the first one failed
-	Error       string    `json:"error,omitempty"`  // of the first one
+	Sources     []string  `json:"sources,omitempty"` // the queues in which they failed, by name
+	Error       string    `json:"error,omitempty"`   // of the first one
 	Example     string    `json:"example,omitempty"`
 	First       time.Time `json:"first,omitzero"` // failure
 	Last        time.Time `json:"last,omitzero"`
@@ -103,11 +103,16 @@ func Group(ds []*queue.Delivery) []FailureGroup {
 			i = len(groups)
 			index[info.Fingerprint] = i
 			groups = append(groups, FailureGroup{
-				Fingerprint: info.Fingerprint, Source: info.Source.Name, Error: info.Error, Example: d.ID, First: info.LastAt, Last: info.LastAt,
+				Fingerprint: info.Fingerprint, Error: info.Error, Example: d.ID, First: info.LastAt, Last: info.LastAt,
 			})
 		}
 		g := &groups[i]
 		g.Count++
+		if name := info.Source.Name; name != "" {
+			if at, there := slices.BinarySearch(g.Sources, name); !there {
+				g.Sources = slices.Insert(g.Sources, at, name)
+			}
+		}
 		if info.LastAt.Before(g.First) {
 			g.First = info.LastAt
 		}

@@ -78,8 +78,8 @@ func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
 	if s.Try > 0 {
 		s.TryFor = cmp.Or(s.TryFor, time.Minute)
 	}
-	if a.file.Queue(s.From) == nil {
-		return invalid("From", fmt.Sprintf("%s has no queue %q", a.file.Name, s.From))
+	if _, err := a.file.Find("RedriveSpec.From", s.From); err != nil {
+		return s, err
 	}
 	if s.To == "" {
 		sources := a.sources(s.From)
@@ -92,13 +92,11 @@ func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
 			return invalid("To", fmt.Sprintf("several queues dead-letter to %s: it must be one of %s", s.From, strings.Join(sources, ", ")))
 		}
 	}
-	switch {
-	case a.file.Queue(s.To) == nil:
-		return invalid("To", fmt.Sprintf("%s has no queue %q", a.file.Name, s.To))
-	case s.To == s.From:
+	if s.To == s.From {
 		return invalid("To", "is From")
 	}
-	return s, nil
+	_, err := a.file.Find("RedriveSpec.To", s.To)
+	return s, err
 }
 
 // Redrive begins to move dead letters back, and returns as soon as the Store has the
