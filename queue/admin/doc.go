@@ -4,9 +4,10 @@
 //
 //	bus, err := config.Open(ctx, "queues.yaml", backends)
 //	a, err := admin.New(ctx, bus, &admin.Options{Store: admin.FileStore("/var/lib/orders/redrives")})
-//	plan, err := a.Plan(ctx)
+//	plan, err := a.Plan(ctx, nil)
 //	stats, err := a.Stats(ctx, "blast-*")
 //	op, err := a.Redrive(ctx, admin.RedriveSpec{From: "orders-dlq", Try: 10, Rate: 100})
+//	op, err = a.WaitRedrive(ctx, op.ID)
 //
 // Everything that [config.Bus] can do live with consumers (pause, resume, concurrency,
 // their states) is there; this package needs no consumer in its process, and no handler.
