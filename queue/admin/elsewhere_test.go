@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,12 +43,16 @@ func TestAnotherProcessSeesWhatIsUnderWayAndDoesNotBeginItAgain(t *testing.T) {
 		long := o.another(store) // since before it began
 		o.begin("op-1")
 		for _, b := range []*admin.Admin{long, o.another(store)} {
+			mine, err := o.Operation(o.Context(), "op-1")
+			require.NoError(o, err)
+			assert.False(o, mine.Elsewhere)
 			ops := operations(o.T, b)
 			require.Len(o, ops, 1)
 			assert.Equal(o, admin.Running, ops[0].Status)
 			assert.True(o, ops[0].Elsewhere)
-			assert.InDelta(o, 20, ops[0].Moved, 10, "it's a second old at most")
-			_, err := b.ResumeRedrive(o.Context(), "op-1", admin.By{})
+			assert.Positive(o, ops[0].Moved)
+			assert.InDelta(o, mine.Moved, ops[0].Moved, 20, "it's a second old")
+			_, err = b.ResumeRedrive(o.Context(), "op-1", admin.By{})
 			require.ErrorContains(o, err, "op-1 is under way in another process")
 			_, err = b.Redrive(o.Context(), admin.RedriveSpec{ID: "op-1", From: "orders-dlq"})
 			require.ErrorContains(o, err, "there's an operation op-1")
@@ -55,10 +61,6 @@ func TestAnotherProcessSeesWhatIsUnderWayAndDoesNotBeginItAgain(t *testing.T) {
 			require.ErrorContains(o, b.ForgetRedrive(o.Context(), "op-1", admin.By{}), "under way in another process")
 			assert.Len(o, operations(o.T, b), 1)
 		}
-		mine, err := o.Operation(o.Context(), "op-1")
-		require.NoError(o, err)
-		assert.False(o, mine.Elsewhere)
-
 		op, err := long.WaitRedrive(o.Context(), "op-1")
 		require.NoError(o, err)
 		assert.Equal(o, admin.Done, op.Status)
@@ -242,4 +244,31 @@ func TestTheLockOfAProcessThatWasKilledIsFree(t *testing.T) {
 	assert.Empty(t, entries)
 	_, _, err = store.Lock(t.Context(), "../x")
 	require.Error(t, err)
+}
+
+// A lock is removed with its file, and all the same nobody has it twice.
+func TestALockHasOneHolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var holders, taken atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				release, held, err := admin.FileStore(dir).Lock(t.Context(), "op-1")
+				if !assert.NoError(t, err) {
+					return
+				}
+				if held {
+					continue
+				}
+				assert.EqualValues(t, 1, holders.Add(1))
+				taken.Add(1)
+				holders.Add(-1)
+				release()
+			}
+		})
+	}
+	wg.Wait()
+	assert.Positive(t, taken.Load())
 }
