@@ -227,8 +227,7 @@ func (o *operation) mayLocked() error {
 		return fmt.Errorf("admin: redrive: %w", queue.ErrClosed)
 	case o.done != nil:
 		return &queue.InvalidError{Field: "operation", Reason: o.now.ID + " is under way"}
-	case o.now.Elsewhere:
-		return elsewhere(o.now.ID)
+	case o.now.Elsewhere: // its lock knows better: somebody may only have looked
 	case o.now.Status != "" && !o.now.Status.resumable():
 		return isAlready(o.now)
 	}
