@@ -94,7 +94,7 @@ func ExampleBroker_Ensure() {
 	fmt.Println(report.Changed, err)
 	fmt.Println(broker.Queues())
 	// Output:
-	// [dead-letter queue orders-dead queue orders] <nil>
+	// [queue orders-dead queue orders] <nil>
 	// [queue orders: lease from 30s to 1m0s] <nil>
 	// [orders orders-dead]
 }

@@ -170,7 +170,7 @@ func (b *Broker) ensure(name string, spec *queue.QueueSpec, r *queue.EnsureRepor
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if want.deadTo != "" && b.cores[want.deadTo] == nil {
-		r.Created = append(r.Created, "dead-letter queue "+want.deadTo)
+		r.Created = append(r.Created, "queue "+want.deadTo)
 		if !spec.DryRun {
 			b.create(want.deadTo, dead)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/anyqueue/anyqueue/queue/admin"
@@ -26,28 +27,15 @@ func (t *tool) check() command {
 		}
 		wrong := 0
 		for _, name := range args {
-			data, err := os.ReadFile(name)
+			file, problems, err := t.problems(name)
 			if err != nil {
 				return err
 			}
-			file, err := config.Parse(name, data, t.lookup)
-			if err == nil {
-				// Nothing is connected: it looks whether the backends are there.
-				_, err = config.OpenFile(file, t.backends, nil)
+			if len(problems) == 0 && !t.json {
+				t.printf("%s: %s, nothing wrong\n", name, plural(len(file.Queues), "queue"))
 			}
-			list, ok := errors.AsType[*config.Error](err)
-			switch {
-			case ok:
-			case err != nil:
-				return err
-			case !t.json:
-				t.printf("%s: %d queues, nothing wrong\n", name, len(file.Queues))
-				continue
-			default:
-				continue
-			}
-			wrong += len(list.Problems)
-			for _, p := range list.Problems {
+			wrong += len(problems)
+			for _, p := range problems {
 				if !t.json {
 					t.printf("%s\n", p)
 				} else if err := t.print(problem(p)); err != nil {
@@ -56,10 +44,30 @@ func (t *tool) check() command {
 			}
 		}
 		if wrong > 0 {
-			return fmt.Errorf("%d problems", wrong)
+			return errors.New(plural(wrong, "problem"))
 		}
 		return nil
 	}}
+}
+
+// problems is what's wrong with a file, that it can't be read too.
+func (t *tool) problems(name string) (*config.File, []config.Problem, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		reason := err.Error()
+		if detail, ok := errors.AsType[*fs.PathError](err); ok {
+			reason = detail.Err.Error()
+		}
+		return nil, []config.Problem{{File: name, Reason: reason}}, nil
+	}
+	if err := config.Check(name, data, t.lookup, t.backends); err != nil {
+		if list, ok := errors.AsType[*config.Error](err); ok {
+			return nil, list.Problems, nil
+		}
+		return nil, nil, err
+	}
+	file, err := config.Parse(name, data, t.lookup)
+	return file, nil, err
 }
 
 func (t *tool) plan() command {
@@ -68,20 +76,28 @@ func (t *tool) plan() command {
 		if err != nil {
 			return err
 		}
-		return t.reports(list, "would be created", "would be changed (with -update)")
+		return t.reports(list, "would be created", "would be changed (with -update)", fixed)
 	}}
 }
 
 func (t *tool) ensure(flags *flag.FlagSet) command {
 	update := flags.Bool("update", false, "change what differs from the file, as far as that's possible")
+	reason := flags.String("reason", "", "why, for the log")
 	return command{run: func(ctx context.Context, a *admin.Admin, args []string) error {
-		list, err := a.Ensure(ctx, &config.EnsureOptions{Only: args, Update: *update})
+		list, err := a.Ensure(ctx, &config.EnsureOptions{Only: args, Update: *update}, by(*reason))
 		if err != nil {
 			return err
 		}
-		return t.reports(list, "created", "changed")
+		differs := fixed
+		if !*update {
+			differs = "differs (ensure -update changes what can be changed)"
+		}
+		return t.reports(list, "created", "changed", differs)
 	}}
 }
+
+// fixed is what's said of a difference that Update doesn't change.
+const fixed = "differs, and can't be changed"
 
 // report is an Ensured as JSON.
 type report struct {
@@ -95,7 +111,7 @@ type report struct {
 	Err         string   `json:"error,omitempty"`
 }
 
-func (t *tool) reports(list []config.Ensured, created, changed string) error {
+func (t *tool) reports(list []config.Ensured, created, changed, differs string) error {
 	failed, quiet := 0, 0
 	for _, e := range list {
 		r := report{
@@ -121,7 +137,7 @@ func (t *tool) reports(list []config.Ensured, created, changed string) error {
 		}
 		say(created, r.Created...)
 		say(changed, r.Changed...)
-		say("differs, and can't be changed", r.Differences...)
+		say(differs, r.Differences...)
 		say("needs somebody else", r.Warnings...)
 		if r.Skipped != "" {
 			say("skipped", r.Skipped)
@@ -134,10 +150,10 @@ func (t *tool) reports(list []config.Ensured, created, changed string) error {
 		}
 	}
 	if !t.json && quiet > 0 {
-		t.printf("%d of %d queues are as the file says\n", quiet, len(list))
+		t.printf("as the file says: %d of %s\n", quiet, plural(len(list), "queue"))
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d queues failed", failed, len(list))
+		return fmt.Errorf("%d of %s failed", failed, plural(len(list), "queue"))
 	}
 	return nil
 }

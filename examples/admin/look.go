@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -26,8 +28,14 @@ func (t *tool) stats(flags *flag.FlagSet) command {
 			if *watch > 0 && t.terminal && !t.json {
 				t.printf("\x1b[H\x1b[2J")
 			}
-			if err := t.table(rows); err != nil || *watch <= 0 {
+			if err := t.table(rows); err != nil {
 				return err
+			}
+			if *watch <= 0 {
+				if len(rows) > 0 && !slices.ContainsFunc(rows, func(r admin.QueueStats) bool { return r.Err == nil }) {
+					return errors.New("no queue has answered")
+				}
+				return nil
 			}
 			select {
 			case <-time.After(*watch):
@@ -101,7 +109,7 @@ func (t *tool) peek(flags *flag.FlagSet) command {
 			if err := t.groups(admin.Group(ds)); err != nil || t.json {
 				return err
 			}
-			t.printf("of %d messages\n", len(ds))
+			t.printf("of %s\n", plural(len(ds), "message"))
 			return nil
 		}
 		for _, d := range ds {
@@ -110,7 +118,7 @@ func (t *tool) peek(flags *flag.FlagSet) command {
 			}
 		}
 		if !t.json {
-			t.printf("%d messages\n", len(ds))
+			t.printf("%s\n", plural(len(ds), "message"))
 		}
 		return nil
 	}}
@@ -124,7 +132,11 @@ func (t *tool) groups(groups []admin.FailureGroup) error {
 			}
 			continue
 		}
-		t.printf("%6d  %-16s  %s  %s: %s\n", g.Count, g.Fingerprint, g.Last.Format(time.DateTime), g.Source, firstLine(g.Error))
+		sources := g.Sources
+		if more := len(sources) - 3; more > 0 {
+			sources = append(slices.Clone(sources[:3]), fmt.Sprintf("%d more", more))
+		}
+		t.printf("%6d  %-16s  %s  %s: %s\n", g.Count, g.Fingerprint, g.Last.Format(time.DateTime), strings.Join(sources, ", "), firstLine(g.Error))
 	}
 	return nil
 }
@@ -197,7 +209,8 @@ func (t *tool) purge(flags *flag.FlagSet) command {
 		given := *name
 		if given == "" {
 			if rows, err := a.Stats(ctx, args[0]); err == nil {
-				if err := t.table(rows); err != nil {
+				shown := &tool{out: t.errs} // what's asked isn't the answer
+				if err := shown.table(rows); err != nil {
 					return err
 				}
 			}
@@ -229,16 +242,11 @@ func (t *tool) publish(flags *flag.FlagSet) command {
 	flags.StringVar(&m.OrderingKey, "key", "", "the ordering key")
 	flags.StringVar(&m.ID, "id", "", "the message's id")
 	delay := flags.Duration("delay", 0, "not to be handled before")
+	reason := flags.String("reason", "", "why, for the log")
 	return command{args: 1, run: func(ctx context.Context, a *admin.Admin, args []string) error {
-		for _, text := range attributes {
-			k, v, ok := strings.Cut(text, "=")
-			if !ok {
-				return fmt.Errorf("the attribute %q isn't NAME=VALUE", text)
-			}
-			if m.Attributes == nil {
-				m.Attributes = map[string]string{}
-			}
-			m.Attributes[k] = v
+		var err error
+		if m.Attributes, err = attributes.pairs(); err != nil {
+			return err
 		}
 		m.Delay = *delay
 		switch len(args) {
@@ -253,13 +261,13 @@ func (t *tool) publish(flags *flag.FlagSet) command {
 		default:
 			return fmt.Errorf("one body, not %d", len(args)-1)
 		}
-		if err := a.Publish(ctx, args[0], m); err != nil {
+		if err := a.Publish(ctx, args[0], by(*reason), m); err != nil {
 			return err
 		}
 		if t.json {
 			return t.print(map[string]any{"published": args[0], "bytes": len(m.Body)})
 		}
-		t.printf("published %d bytes to %s\n", len(m.Body), args[0])
+		t.printf("published %s to %s\n", plural(len(m.Body), "byte"), args[0])
 		return nil
 	}}
 }

@@ -4,12 +4,15 @@
 //	admin check  [FILE...]                 is the file right? All that's wrong, by line
 //	admin plan   [PATTERN...]              what ensure would do
 //	admin ensure [-update] [PATTERN...]    create what's missing; nothing is deleted
-//	admin stats  [-watch 2s] [PATTERN...]  how many messages, how old, from where, of when
+//	admin stats  [-watch 2s] [PATTERN...]  how many messages, how old, from where, of when;
+//	                                       fails when no queue has answered
 //	admin peek   [-n 10] [-groups] [-confirm] QUEUE
 //	                                       look into a queue, or group its dead letters
-//	admin redrive [-to QUEUE] [-try 10] [-rate 100] [-fingerprint F] [...] DEAD-LETTER-QUEUE
-//	admin redrive -list | -resume ID | -cancel ID
+//	admin redrive [-to QUEUE] [-try 10] [-rate 100] [-fingerprint F] [-attr K=V]
+//	              [-after T] [-before T] [...] DEAD-LETTER-QUEUE
 //	                                       move dead letters back; Ctrl-C pauses
+//	admin redrive -list | -pause ID | -resume ID | -cancel ID | -forget ID
+//	                                       what's under way, also in another terminal
 //	admin purge  QUEUE                     remove everything; asks for the queue's name
 //	admin publish [-attr K=V] [-key K] [-id ID] [-delay D] QUEUE [BODY]
 //	                                       one message; without BODY that of the input
@@ -19,7 +22,8 @@
 // (default $QUEUES_STATE, else .redrives), so that they go on after a crash.
 //
 // The backends memory, sqs and pubsub find their credentials in the environment, as
-// their own tools do.
+// their own tools do. What Pub/Sub has is asked of Google Cloud Monitoring, which is
+// minutes late and needs roles/monitoring.viewer; on the emulator it's unknown.
 package main
 
 import (
@@ -35,6 +39,7 @@ import (
 	"os/user"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
@@ -46,7 +51,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t := &tool{
-		backends: backends.All(memory.New(&memory.Options{Create: true}), os.LookupEnv), lookup: os.LookupEnv,
+		backends: backends.AllCounted(memory.New(&memory.Options{Create: true}), os.LookupEnv), lookup: os.LookupEnv,
 		in: os.Stdin, out: os.Stdout, errs: os.Stderr, terminal: isTerminal(os.Stdout),
 	}
 	switch err := t.run(ctx, os.Args[1:]); {
@@ -146,6 +151,9 @@ func (t *tool) withAdmin(ctx context.Context, use func(*admin.Admin) error) (err
 	if err != nil {
 		return err
 	}
+	if err := config.Check(t.file, data, t.lookup, t.backends); err != nil {
+		return err
+	}
 	file, err := config.Parse(t.file, data, t.lookup)
 	if err != nil {
 		return err
@@ -185,8 +193,52 @@ func (t *tool) printf(format string, args ...any) {
 // print answers in JSON, on a line.
 func (t *tool) print(v any) error { return json.NewEncoder(t.out).Encode(v) }
 
+// plural is "1 queue" and "2 queues".
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
 // list is a flag that may be given several times.
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// pairs reads NAME=VALUE.
+func (l *list) pairs() (map[string]string, error) {
+	var out map[string]string
+	for _, text := range *l {
+		k, v, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, fmt.Errorf("the attribute %q isn't NAME=VALUE", text)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// moment is a flag for a time: a date, a time by the local clock or with a zone, or how
+// long ago.
+type moment struct{ time.Time }
+
+func (m *moment) String() string { return m.Format(time.RFC3339) }
+
+func (m *moment) Set(s string) error {
+	if ago, err := time.ParseDuration(s); err == nil {
+		m.Time = time.Now().Add(-ago)
+		return nil
+	}
+	for _, layout := range []string{time.DateOnly, time.DateTime, "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", time.RFC3339Nano} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			m.Time = at
+			return nil
+		}
+	}
+	return errors.New("neither a time such as 2026-11-27, 2026-11-27T14:30 or 2026-11-27T14:30:00Z, nor how long ago, such as 2h")
+}

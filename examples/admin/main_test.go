@@ -114,10 +114,12 @@ func TestCheckTellsWhatIsWrongByLine(t *testing.T) {
 		assert.Equal(d, "queues.yaml: 3 queues, nothing wrong\n", d.run("check"))
 		wrong := filepath.Join(d.state, "wrong.yaml")
 		require.NoError(d, os.WriteFile(wrong, []byte("backend: sqz\nqueues:\n  orders: {concurency: 3}\n"), 0o600))
-		out, err := d.ask(d.Context(), "", "check", "queues.yaml", wrong)
-		require.ErrorContains(d, err, "1 problems")
-		assert.Contains(d, out, "wrong.yaml:3:12: queues.orders: unknown key")
+		out, err := d.ask(d.Context(), "", "check", wrong, wrong+"x", "queues.yaml")
+		require.ErrorContains(d, err, "3 problems")
+		assert.Regexp(d, `(?s)wrong.yaml:1:10: backend: no backend "sqz".*wrong.yaml:3:12: queues.orders: unknown key.*wrong.yamlx: no such file.*nothing wrong`, out)
 		require.NoError(d, os.WriteFile(wrong, []byte("backend: sqz\nqueues:\n  orders: {}\n"), 0o600))
+		_, err = d.ask(d.Context(), "", "check", wrong)
+		require.EqualError(d, err, "1 problem")
 		out, err = d.ask(d.Context(), "", "check", "-json", wrong)
 		require.Error(d, err)
 		var p struct {
@@ -138,10 +140,16 @@ func TestPlanThenEnsure(t *testing.T) {
 			assert.Contains(d, out, "would be created: queue orders-dlq")
 		}
 		out, err := d.ask(d.Context(), "", "stats")
-		require.NoError(d, err)
+		require.ErrorContains(d, err, "no queue has answered")
 		assert.Equal(d, 3, strings.Count(out, "queue not found"), "looking creates nothing, whatever the file says")
 		assert.Contains(d, d.run("ensure", "order*"), "created: queue orders-dlq")
-		assert.Contains(d, d.run("ensure"), "2 of 3 queues are as the file says")
+		assert.Contains(d, d.run("ensure"), "as the file says: 2 of 3 queues")
+		changed := filepath.Join(d.state, "changed.yaml")
+		require.NoError(d, os.WriteFile(changed, []byte("backend: memory\nqueues: {orders: {retention: 1h}}\n"), 0o600))
+		assert.Contains(d, d.run("ensure", "-f", changed), "orders                       differs (ensure -update changes what can be changed): queue orders: retention")
+		assert.Contains(d, d.run("ensure", "-update", "-f", changed), "orders                       changed: queue orders: retention")
+		require.NoError(d, os.WriteFile(changed, []byte("backend: memory\nqueues: {orders: {}, nothing: {}}\n"), 0o600))
+		assert.Contains(d, d.run("stats", "-f", changed), "queue not found", "the others answer")
 		var r report
 		require.NoError(d, json.Unmarshal([]byte(strings.Split(d.run("ensure", "-json"), "\n")[0]), &r))
 		assert.Equal(d, report{Queue: "orders", Backend: "memory"}, r)
@@ -178,8 +186,11 @@ func TestPublishStatsPeekAndPurge(t *testing.T) {
 		_, err = d.ask(d.Context(), "orders\n", "purge", "orders")
 		require.NoError(d, err)
 		assert.Empty(d, d.broker.Messages("orders"))
-		assert.JSONEq(d, `{"purged":"mails"}`, d.run("purge", "-json", "-yes", "mails", "mails"))
+		out, err = d.ask(d.Context(), "mails\n", "purge", "-json", "mails")
+		require.NoError(d, err)
+		assert.JSONEq(d, `{"purged":"mails"}`, out)
 		assert.Empty(d, d.broker.Messages("mails"))
+		assert.JSONEq(d, `{"purged":"mails"}`, d.run("purge", "-json", "-yes", "mails", "mails"))
 	})
 }
 
@@ -204,6 +215,48 @@ func TestDeadLettersAreGroupedAndMovedBack(t *testing.T) {
 		assert.Contains(d, out, "done: 30 moved of 30")
 		assert.Len(d, d.broker.Messages("orders"), 30)
 		assert.Contains(d, d.run("redrive", "-list"), "orders-dlq -> orders  done: 30 moved of 30")
+	})
+}
+
+func TestARedriveMovesWhatItsFlagsSelect(t *testing.T) {
+	atDesk(t, func(d *desk) {
+		d.run("ensure")
+		d.die(3)
+		ago := time.Now()
+		time.Sleep(2 * time.Hour)
+		d.die(2)
+		for _, c := range []struct {
+			flag, value string
+			want        int
+		}{
+			{"-attr", "shop=2", 0}, {"-after", "1h", 2}, {"-before", "3h", 0}, {"-before", ago.Add(-time.Hour).Format(time.DateTime), 0},
+			{"-after", ago.UTC().Format(time.RFC3339), 0}, {"-attr", "shop=1", 3},
+		} {
+			assert.Contains(d, d.run("redrive", c.flag, c.value, "orders-dlq"), fmt.Sprintf("done: %d moved", c.want), "%+v", c)
+		}
+	})
+}
+
+func TestAnOperationIsForgottenWhenItIsOver(t *testing.T) {
+	atDesk(t, func(d *desk) {
+		d.run("ensure")
+		d.run("redrive", "-id", "op-1", "orders-dlq")
+		assert.Equal(d, "op-1 is forgotten\n", d.run("redrive", "-forget", "op-1"))
+		assert.Empty(d, d.run("redrive", "-list"))
+		_, err := d.ask(d.Context(), "", "redrive", "-forget", "op-1")
+		require.ErrorContains(d, err, "there's none")
+		d.run("redrive", "-id", "op-2", "orders-dlq")
+		assert.JSONEq(d, `{"forgotten":"op-2"}`, d.run("redrive", "-json", "-forget", "op-2"))
+	})
+}
+
+func TestAGroupTellsWhereItsMessagesFailed(t *testing.T) {
+	atDesk(t, func(d *desk) {
+		d.run("ensure")
+		for _, name := range []string{"e", "d", "c", "b", "a"} {
+			require.NoError(d, d.open("orders-dlq").Publish(d.Context(), deadLetters(queue.Endpoint{System: "memory", Name: name}, 0, 1)...))
+		}
+		assert.Regexp(d, `5 +[0-9a-f]{16} .* a, b, c, 2 more: no such address`, d.run("peek", "-groups", "orders-dlq"))
 	})
 }
 
@@ -261,12 +314,16 @@ func TestCommandsThatCannotBeMeantAreRefused(t *testing.T) {
 		for _, args := range [][]string{
 			{"sing"}, {"peek"}, {"purge"}, {"publish"}, {"redrive"}, {"redrive", "a", "b"}, {"publish", "orders", "a", "b"},
 			{"publish", "-attr", "x", "orders", "a"}, {"stats", "-f", "nothing.yaml"}, {"redrive", "-resume", "nothing"},
-			{"redrive", "-cancel", "nothing"}, {"redrive", "-max", "-1", "orders-dlq"}, {"peek", "nothing"},
+			{"redrive", "-cancel", "nothing"}, {"redrive", "-pause", "nothing"}, {"redrive", "-attr", "x", "orders-dlq"}, {"redrive", "-max", "-1", "orders-dlq"}, {"peek", "nothing"},
 		} {
 			_, err := d.ask(d.Context(), "", args...)
 			require.Error(d, err, "%q", args)
 		}
-		for _, args := range [][]string{nil, {"stats", "-h"}, {"stats", "-nothing"}} {
+		for _, args := range [][]string{{"redrive", "order-dlq"}, {"redrive", "-to", "order", "orders-dlq"}, {"peek", "order"}, {"stats", "order"}} {
+			_, err := d.ask(d.Context(), "", args...)
+			require.ErrorContains(d, err, "did you mean", "%q", args)
+		}
+		for _, args := range [][]string{nil, {"stats", "-h"}, {"stats", "-nothing"}, {"redrive", "-after", "noon", "orders-dlq"}} {
 			_, err := d.ask(d.Context(), "", args...)
 			require.ErrorIs(d, err, flag.ErrHelp, "%q", args)
 		}

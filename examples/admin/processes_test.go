@@ -94,6 +94,55 @@ func killed(t *testing.T, broker *testbed.Broker) {
 	}
 }
 
+// What runs in one terminal is seen, paused and canceled in another; one that was killed
+// has nothing any more.
+func TestProcessesOfTwoTerminals(t *testing.T) {
+	t.Parallel()
+	testbed.OnEach(t, queuesYAML, func(t *testing.T, connect func(*testing.T) *testbed.Broker) {
+		t.Helper()
+		broker := connect(t)
+		t.Parallel()
+		terminals(t, broker)
+	})
+}
+
+func terminals(t *testing.T, broker *testbed.Broker) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	orders, err := broker.Backend.Open(ctx, "orders", nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, orders.Close(context.Background())) }()
+	dead, err := broker.Backend.Open(ctx, "orders-dlq", nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, dead.Close(context.Background())) }()
+	require.NoError(t, dead.Publish(ctx, deadLetters(orders.Capabilities().Source, 0, deadAtFirst)...))
+	state := t.TempDir()
+	redrive := func(args ...string) *testbed.Process {
+		return broker.Start(t, broker.URL, append([]string{"redrive", "-state", state}, args...)...)
+	}
+
+	first := redrive("-id", "op-1", "-rate", "10", "orders-dlq")
+	first.Await(t, ctx, `running: [1-9]\d* moved`)
+	redrive("-list").Await(t, ctx, `op-1 .*running in another process: [1-9]\d* moved`)
+	p := redrive("-resume", "op-1")
+	require.Error(t, p.Wait(t, ctx))
+	p.Await(t, ctx, "op-1 is under way in another process")
+	redrive("-pause", "op-1").Await(t, ctx, "op-1 .*paused: [1-9]")
+	require.Error(t, first.Wait(t, ctx))
+	first.Await(t, ctx, "go on with: admin redrive -resume op-1")
+
+	second := redrive("-resume", "op-1")
+	second.Await(t, ctx, `running: [1-9]\d* moved`)
+	second.Kill(t)
+	redrive("-list").Await(t, ctx, "op-1 .*interrupted: [1-9]")
+	redrive("-cancel", "op-1").Await(t, ctx, "op-1 .*canceled: [1-9]")
+	require.NoError(t, redrive("-forget", "op-1").Wait(t, ctx))
+	p = redrive("-list")
+	require.NoError(t, p.Wait(t, ctx))
+	assert.NotContains(t, p.Out.String(), "op-1")
+}
+
 // drained takes all messages of a queue that nobody has, and counts them by id.
 func drained(t *testing.T, ctx context.Context, q queue.Queue) map[string]int { //nolint:revive // t is first in tests
 	t.Helper()

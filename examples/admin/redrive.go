@@ -14,13 +14,17 @@ import (
 func (t *tool) redrive(flags *flag.FlagSet) command {
 	flags.StringVar(&t.state, "state", t.env("QUEUES_STATE", ".redrives"), "the folder that keeps redrives, so that they go on after a crash")
 	var spec admin.RedriveSpec
-	var ids, prints, reasons list
+	var ids, prints, reasons, attributes list
+	var after, before moment
 	flags.StringVar(&spec.To, "to", "", "where they go. Default: the queue that dead-letters there")
 	flags.StringVar(&spec.ID, "id", "", "a name for the operation. Default: a new one")
 	flags.Var(&ids, "message", "only the message of this id; may be repeated")
 	flags.Var(&prints, "fingerprint", "only failures of this fingerprint (see peek -groups); may be repeated")
 	flags.Var(&reasons, "failed-by", "only what was given up by: rejected, failures, age or trial; may be repeated")
 	flags.StringVar(&spec.Select.Error, "error", "", "only failures whose text contains this")
+	flags.Var(&attributes, "attr", "only messages with this attribute, NAME=VALUE; may be repeated, and then all must be so")
+	flags.Var(&after, "after", "only what failed at this time or later: 2026-11-27, 2026-11-27T14:30 (here), 2026-11-27T14:30:00Z, or 2h for two hours ago")
+	flags.Var(&before, "before", "only what failed earlier than this time")
 	flags.BoolVar(&spec.Select.AnySource, "any-source", false, "also what failed in another queue")
 	flags.IntVar(&spec.Max, "max", 0, "at most so many")
 	flags.Float64Var(&spec.Rate, "rate", 0, "at most so many a second")
@@ -29,20 +33,46 @@ func (t *tool) redrive(flags *flag.FlagSet) command {
 	flags.IntVar(&spec.TryAllow, "try-allow", 0, "so many of those may fail again")
 	flags.StringVar(&spec.Reason, "reason", "", "why, for the log")
 	resume := flags.String("resume", "", "go on with the operation of this id")
-	cancel := flags.String("cancel", "", "give up the operation of this id; what was moved stays moved")
+	pause := flags.String("pause", "", "stop the operation of this id, also of another process, until -resume")
+	cancel := flags.String("cancel", "", "give up the operation of this id, also of another process; what was moved stays moved")
+	forget := flags.String("forget", "", "remove the operation of this id from the folder, once it's done or canceled")
 	all := flags.Bool("list", false, "list the operations")
 	return command{run: func(ctx context.Context, a *admin.Admin, args []string) error {
 		spec.Select.IDs, spec.Select.Fingerprints, spec.Select.Reasons = ids, prints, reasons
+		spec.Select.After, spec.Select.Before = after.Time, before.Time
+		var err error
+		if spec.Select.Attributes, err = attributes.pairs(); err != nil {
+			return err
+		}
 		who := by(spec.Reason)
 		switch {
 		case *all:
-			return t.operations(a.Operations())
+			ops, err := a.Operations(ctx)
+			if err != nil {
+				return err
+			}
+			return t.operations(ops)
 		case *cancel != "":
 			op, err := a.CancelRedrive(ctx, *cancel, who)
 			if err != nil {
 				return err
 			}
 			return t.operations([]admin.Operation{op})
+		case *pause != "":
+			op, err := a.PauseRedrive(ctx, *pause, who)
+			if err != nil {
+				return err
+			}
+			return t.operations([]admin.Operation{op})
+		case *forget != "":
+			if err := a.ForgetRedrive(ctx, *forget, who); err != nil {
+				return err
+			}
+			if t.json {
+				return t.print(map[string]string{"forgotten": *forget})
+			}
+			t.printf("%s is forgotten\n", *forget)
+			return nil
 		case *resume != "":
 			op, err := a.ResumeRedrive(ctx, *resume, who)
 			if err != nil {
@@ -89,10 +119,10 @@ func (t *tool) follow(ctx context.Context, a *admin.Admin, id string) error {
 			fmt.Fprintln(t.errs, "pausing ...")
 			pausing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			op, err = a.PauseRedrive(pausing, id, by("interrupted"))
-			cancel()
 			if err != nil {
-				op, err = a.Operation(id) // it was over
+				op, err = a.Operation(pausing, id) // it was over
 			}
+			cancel()
 			if err != nil {
 				return err
 			}
@@ -123,7 +153,11 @@ func (t *tool) bar(op admin.Operation) {
 
 func progress(op admin.Operation) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d moved", op.Status, op.Moved)
+	b.WriteString(string(op.Status))
+	if op.Elsewhere {
+		b.WriteString(" in another process")
+	}
+	fmt.Fprintf(&b, ": %d moved", op.Moved)
 	if op.Total != nil {
 		fmt.Fprintf(&b, " of %d", *op.Total)
 	}

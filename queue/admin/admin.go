@@ -21,10 +21,11 @@ type Options struct {
 	Timeout time.Duration
 
 	// Store keeps redrive operations. Default: none, so that they end with the process.
+	// With a SharedStore, such as FileStore, several processes can operate the same queues.
 	Store Store
 
-	// Logger gets a line for everything that's changed, with who did it and why.
-	// Default: slog.Default().
+	// Logger gets a line for everything that's changed, or was to be, with who did it and
+	// why; never a message's content. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -34,14 +35,18 @@ type Admin struct {
 	file *config.File
 	opts Options
 
-	mu     sync.Mutex
-	ops    map[string]*operation
-	closed bool
+	shared SharedStore // Options.Store, if it's one
+
+	mu         sync.Mutex
+	ops        map[string]*operation
+	unreadable map[string]bool // operations of which that was logged
+	closed     bool
 }
 
 // New returns an Admin for the queues of a Bus, with the operations that the Store has:
-// those that were under way are Interrupted now, until ResumeRedrive. It fails when the
-// Store can't be read.
+// those that were under way, and aren't in another process, are Interrupted now, until
+// ResumeRedrive. It fails when the Store can't be read; what's wrong with a single
+// operation is logged, and the operation left out.
 func New(ctx context.Context, bus *config.Bus, opts *Options) (*Admin, error) {
 	if bus == nil {
 		return nil, &queue.InvalidError{Field: "Bus", Reason: "nil"}
@@ -49,7 +54,7 @@ func New(ctx context.Context, bus *config.Bus, opts *Options) (*Admin, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	a := &Admin{bus: bus, file: bus.File(), opts: *opts, ops: map[string]*operation{}}
+	a := &Admin{bus: bus, file: bus.File(), opts: *opts, ops: map[string]*operation{}, unreadable: map[string]bool{}}
 	switch {
 	case a.opts.Parallel < 0:
 		return nil, &queue.InvalidError{Field: "Options.Parallel", Reason: "negative"}
@@ -68,15 +73,9 @@ func New(ctx context.Context, bus *config.Bus, opts *Options) (*Admin, error) {
 	if a.opts.Logger == nil {
 		a.opts.Logger = slog.Default()
 	}
-	known, err := a.opts.Store.Load(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("admin: operations: %w", err)
-	}
-	for _, op := range known {
-		if op.Status.UnderWay() {
-			op.Status = Interrupted
-		}
-		a.ops[op.ID] = &operation{admin: a, now: op}
+	a.shared, _ = a.opts.Store.(SharedStore)
+	if err := a.load(ctx); err != nil {
+		return nil, err
 	}
 	return a, nil
 }
@@ -92,8 +91,23 @@ func (a *Admin) Plan(ctx context.Context, opts *config.EnsureOptions) ([]config.
 }
 
 // Ensure makes the queues of the file exist: see config.Bus.Ensure.
-func (a *Admin) Ensure(ctx context.Context, opts *config.EnsureOptions) ([]config.Ensured, error) {
-	return a.bus.Ensure(ctx, opts)
+func (a *Admin) Ensure(ctx context.Context, opts *config.EnsureOptions, by By) ([]config.Ensured, error) {
+	done, err := a.bus.Ensure(ctx, opts)
+	if err != nil || opts != nil && opts.DryRun {
+		return done, err
+	}
+	for _, e := range done {
+		if len(e.Report.Created) > 0 {
+			a.opts.Logger.Info("created", "queue", e.Queue, "what", e.Report.Created, "actor", by.Actor, "reason", by.Reason)
+		}
+		if len(e.Report.Changed) > 0 {
+			a.opts.Logger.Info("changed", "queue", e.Queue, "what", e.Report.Changed, "actor", by.Actor, "reason", by.Reason)
+		}
+		if e.Err != nil {
+			a.opts.Logger.Warn("not ensured", "queue", e.Queue, "actor", by.Actor, "reason", by.Reason, "err", e.Err)
+		}
+	}
+	return done, nil
 }
 
 // open opens a queue; what's open stays so until the Bus is closed.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -120,7 +121,7 @@ func (l *lines) String() string {
 func TestStatsTellsOfAllQueuesInTheOrderOfTheFile(t *testing.T) {
 	inOffice(t, shop, admin.Options{}, func(o *office) {
 		o.die("shared-dlq", "mails", 3, errBroken)
-		require.NoError(o, o.Publish(o.Context(), "orders", &queue.Message{Body: []byte("a")}))
+		require.NoError(o, o.Publish(o.Context(), "orders", admin.By{}, &queue.Message{Body: []byte("a")}))
 		all, err := o.Stats(o.Context())
 		require.NoError(o, err)
 		var names []string
@@ -222,7 +223,7 @@ queues:
   orders: {delay: 1h}
   mails: {}
 `, admin.Options{}, func(o *office) {
-		require.NoError(o, o.Publish(o.Context(), "mails", &queue.Message{Body: []byte("a")}, &queue.Message{Body: []byte("b")}))
+		require.NoError(o, o.Publish(o.Context(), "mails", admin.By{}, &queue.Message{Body: []byte("a")}, &queue.Message{Body: []byte("b")}))
 		for _, peek := range []func(context.Context, string, int) ([]*queue.Delivery, error){o.Peek, o.PeekConfirmed} {
 			ds, err := peek(o.Context(), "mails", 5)
 			require.NoError(o, err)
@@ -230,7 +231,7 @@ queues:
 			_, err = peek(o.Context(), "nothing", 5)
 			require.ErrorIs(o, err, queue.ErrInvalid)
 		}
-		require.NoError(o, o.Publish(o.Context(), "orders", &queue.Message{Body: []byte("c")}))
+		require.NoError(o, o.Publish(o.Context(), "orders", admin.By{}, &queue.Message{Body: []byte("c")}))
 		s, err := o.Stats(o.Context(), "orders")
 		require.NoError(o, err)
 		assert.EqualValues(o, 1, *s[0].Delayed, "as the file says")
@@ -239,7 +240,13 @@ queues:
 		o.has(map[string]int{"mails": 0, "orders": 1})
 		assert.Contains(o, o.log.String(), "purged queue=mails actor=ada reason=tests")
 		require.Error(o, o.Purge(o.Context(), "nothing", admin.By{}))
-		require.Error(o, o.Publish(o.Context(), "nothing", &queue.Message{Body: []byte("d")}))
+		heal := o.broker.Fail(memory.Fault{Queue: "mails"})
+		require.Error(o, o.Publish(o.Context(), "mails", admin.By{Actor: "bob", Reason: "a try"}, &queue.Message{Body: []byte("d")}))
+		heal()
+		assert.Contains(o, o.log.String(), "\"publish failed\" queue=mails count=1 actor=bob reason=\"a try\" err=")
+		require.NoError(o, o.Publish(o.Context(), "mails", admin.By{Actor: "bob"}, &queue.Message{Body: []byte("e")}, &queue.Message{Body: []byte("f")}))
+		assert.Contains(o, o.log.String(), "msg=published queue=mails count=2 actor=bob")
+		require.Error(o, o.Publish(o.Context(), "nothing", admin.By{}, &queue.Message{Body: []byte("d")}))
 	})
 }
 
@@ -248,14 +255,17 @@ func TestDeadLettersWithLikeFailuresAreAGroup(t *testing.T) {
 		o.die("shared-dlq", "mails", 2, errors.New("mail 17: no such address"))
 		o.die("shared-dlq", "leads", 4, errBroken)
 		o.die("shared-dlq", "mails", 1, errors.New("mail 4711: no such address"))
-		require.NoError(o, o.Publish(o.Context(), "shared-dlq", &queue.Message{Body: []byte("by hand")}))
+		o.die("shared-dlq", "mails", 1, errBroken)
+		require.NoError(o, o.Publish(o.Context(), "shared-dlq", admin.By{}, &queue.Message{Body: []byte("by hand")}))
 		ds, err := o.Peek(o.Context(), "shared-dlq", 100)
 		require.NoError(o, err)
 		groups := admin.Group(ds)
 		require.Len(o, groups, 3)
-		assert.Equal(o, []int{4, 3, 1}, []int{groups[0].Count, groups[1].Count, groups[2].Count})
+		assert.Equal(o, []int{5, 3, 1}, []int{groups[0].Count, groups[1].Count, groups[2].Count})
 		assert.Equal(o, "broken", groups[0].Error)
-		assert.Equal(o, "mails", groups[1].Source)
+		assert.Equal(o, []string{"leads", "mails"}, groups[0].Sources)
+		assert.Equal(o, []string{"mails"}, groups[1].Sources)
+		assert.Empty(o, groups[2].Sources)
 		assert.Equal(o, 2*time.Second, groups[1].Last.Sub(groups[1].First))
 		assert.Empty(o, groups[2].Fingerprint)
 	})
@@ -263,9 +273,9 @@ func TestDeadLettersWithLikeFailuresAreAGroup(t *testing.T) {
 
 func TestPlanChangesNothing(t *testing.T) {
 	t.Parallel()
-	broker := memory.New(nil)
-	bus := openBus(t, shop, config.Backends{"memory": broker}, &lines{})
-	a, err := admin.New(t.Context(), bus, nil)
+	broker, log := memory.New(nil), &lines{}
+	bus := openBus(t, shop, config.Backends{"memory": broker}, log)
+	a, err := admin.New(t.Context(), bus, &admin.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, err)
 	for range 2 {
 		plan, err := a.Plan(t.Context(), &config.EnsureOptions{Only: []string{"orders"}})
@@ -273,9 +283,11 @@ func TestPlanChangesNothing(t *testing.T) {
 		require.Len(t, plan, 2)
 		assert.NotEmpty(t, plan[0].Report.Created)
 	}
-	done, err := a.Ensure(t.Context(), nil)
+	done, err := a.Ensure(t.Context(), nil, admin.By{Actor: "ada", Reason: "new"})
 	require.NoError(t, err)
 	assert.Len(t, done, 5)
+	assert.Equal(t, 5, strings.Count(log.String(), "msg=created"), "of a plan there's no line")
+	assert.Contains(t, log.String(), `queue=orders-dlq what="[queue orders-dlq]" actor=ada reason=new`)
 	plan, err := a.Plan(t.Context(), nil)
 	require.NoError(t, err)
 	for _, e := range plan {
@@ -332,6 +344,30 @@ func TestAProviderThatIsDownDoesNotHideTheQueuesOfOthers(t *testing.T) {
 		require.ErrorIs(t, rows[249].Err, context.DeadlineExceeded)
 		require.NoError(t, rows[250].Err)
 	})
+}
+
+// stuck is a backend whose queues can't be purged.
+type stuck struct{ queue.Backend }
+
+func (b stuck) Open(ctx context.Context, name string, opts *queue.OpenOptions) (queue.Queue, error) {
+	q, err := b.Backend.Open(ctx, name, opts)
+	return full{q}, err
+}
+
+type full struct{ queue.Queue }
+
+func (full) Purge(context.Context) error { return errBroken }
+
+func TestAPurgeThatFailsIsNotLoggedAsDone(t *testing.T) {
+	t.Parallel()
+	log := &lines{}
+	bus := openBus(t, shop, config.Backends{"memory": stuck{memory.New(&memory.Options{Create: true})}}, log)
+	defer func() { assert.NoError(t, bus.Close(context.Background())) }()
+	a, err := admin.New(t.Context(), bus, &admin.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	require.NoError(t, err)
+	require.ErrorIs(t, a.Purge(t.Context(), "orders", admin.By{Actor: "ada"}), errBroken)
+	assert.Contains(t, log.String(), `"purge failed" queue=orders actor=ada reason="" err=broken`)
+	assert.NotContains(t, log.String(), "purged")
 }
 
 // down is a backend that doesn't answer.

@@ -4,9 +4,10 @@
 //
 //	bus, err := config.Open(ctx, "queues.yaml", backends)
 //	a, err := admin.New(ctx, bus, &admin.Options{Store: admin.FileStore("/var/lib/orders/redrives")})
-//	plan, err := a.Plan(ctx)
+//	plan, err := a.Plan(ctx, nil)
 //	stats, err := a.Stats(ctx, "blast-*")
 //	op, err := a.Redrive(ctx, admin.RedriveSpec{From: "orders-dlq", Try: 10, Rate: 100})
+//	op, err = a.WaitRedrive(ctx, op.ID)
 //
 // Everything that [config.Bus] can do live with consumers (pause, resume, concurrency,
 // their states) is there; this package needs no consumer in its process, and no handler.
@@ -34,6 +35,11 @@
 // comes back at once, where its consumers use middleware.DeadLetter (which a
 // configuration file's dead_letter is), and the rest stays where it is. It's counted by
 // going through the dead-letter queue, which costs a receive for each message that it has.
+//
+// With a [SharedStore], which [FileStore] is, an operation belongs to one process at a
+// time. Others see it, pause it and cancel it, which takes about a second, and can't
+// begin it again; when its process has ended, in whatever way, anybody can go on with it.
+// An operation that's done or canceled stays in the Store until ForgetRedrive.
 //
 // # Who may call what
 //

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -49,23 +50,40 @@ func (a *Admin) Purge(ctx context.Context, name string, by By) error {
 	if !ok {
 		return &queue.UnsupportedError{Feature: "purging a queue", System: q.Capabilities().Source.System}
 	}
-	err = p.Purge(ctx)
-	a.opts.Logger.Warn("purged", "queue", name, "actor", by.Actor, "reason", by.Reason, "err", err)
-	return err
+	if err := p.Purge(ctx); err != nil {
+		a.opts.Logger.Warn("purge failed", "queue", name, "actor", by.Actor, "reason", by.Reason, "err", err)
+		return err
+	}
+	a.opts.Logger.Warn("purged", "queue", name, "actor", by.Actor, "reason", by.Reason)
+	return nil
 }
 
 // Publish publishes to a queue as the programs that use the file do: with the file's
 // delay.
-func (a *Admin) Publish(ctx context.Context, name string, msgs ...*queue.Message) error {
-	return a.bus.Publisher(name).Publish(ctx, msgs...)
+func (a *Admin) Publish(ctx context.Context, name string, by By, msgs ...*queue.Message) error {
+	err := a.bus.Publisher(name).Publish(ctx, msgs...)
+	count := len(msgs)
+	if err != nil {
+		count = 0
+	}
+	if partly, ok := errors.AsType[*queue.PublishError](err); ok {
+		count = partly.Total - len(partly.Failed)
+	}
+	if count > 0 {
+		a.opts.Logger.Info("published", "queue", name, "count", count, "actor", by.Actor, "reason", by.Reason)
+	}
+	if err != nil {
+		a.opts.Logger.Warn("publish failed", "queue", name, "count", len(msgs)-count, "actor", by.Actor, "reason", by.Reason, "err", err)
+	}
+	return err
 }
 
 // FailureGroup is what several dead letters have in common.
 type FailureGroup struct {
 	Fingerprint string    `json:"fingerprint"` // empty: of those without a history
 	Count       int       `json:"count"`
-	Source      string    `json:"source,omitempty"` // where the first one failed
-	Error       string    `json:"error,omitempty"`  // of the first one
+	Sources     []string  `json:"sources,omitempty"` // the queues in which they failed, by name
+	Error       string    `json:"error,omitempty"`   // of the first one
 	Example     string    `json:"example,omitempty"`
 	First       time.Time `json:"first,omitzero"` // failure
 	Last        time.Time `json:"last,omitzero"`
@@ -85,11 +103,16 @@ func Group(ds []*queue.Delivery) []FailureGroup {
 			i = len(groups)
 			index[info.Fingerprint] = i
 			groups = append(groups, FailureGroup{
-				Fingerprint: info.Fingerprint, Source: info.Source.Name, Error: info.Error, Example: d.ID, First: info.LastAt, Last: info.LastAt,
+				Fingerprint: info.Fingerprint, Error: info.Error, Example: d.ID, First: info.LastAt, Last: info.LastAt,
 			})
 		}
 		g := &groups[i]
 		g.Count++
+		if name := info.Source.Name; name != "" {
+			if at, there := slices.BinarySearch(g.Sources, name); !there {
+				g.Sources = slices.Insert(g.Sources, at, name)
+			}
+		}
 		if info.LastAt.Before(g.First) {
 			g.First = info.LastAt
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -15,6 +16,10 @@ type Operation struct {
 
 	Status Status `json:"status"`
 	Why    string `json:"why,omitempty"` // it's Stopped or Failed
+
+	// Elsewhere says that it's under way in another process, which has it from the same
+	// Store: it can be paused and canceled all the same, and its counts are a second old.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 
 	// Began is the time at which the operation is frozen.
 	Began   time.Time `json:"began"`
@@ -103,6 +108,9 @@ type operation struct {
 	stop  context.CancelCauseFunc // while it's under way
 	done  chan struct{}           // closed when it isn't any more; nil before and after
 	saved time.Time
+	turn  int // changes whenever it begins or ends
+	// unkept says that the Store doesn't know of its end.
+	unkept bool
 
 	// Of the goroutine that moves.
 	from, to queue.Queue
@@ -145,9 +153,26 @@ func (o *operation) begin(ctx context.Context, by By, what string) (Operation, e
 	before := o.now
 	moving, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	o.stop, o.done = stop, make(chan struct{})
+	o.turn++
 	a.mu.Unlock()
 
-	err := o.open(ctx, before.Status)
+	release, err := o.takeQueue(ctx)
+	if err == nil {
+		defer func() {
+			if err != nil {
+				release()
+			}
+		}()
+		a.mu.Lock()
+		before = o.now
+		if before.Status != "" && !before.Status.resumable() {
+			err = isAlready(before)
+		}
+		a.mu.Unlock()
+	}
+	if err == nil {
+		err = o.open(ctx, before.Status)
+	}
 	if err == nil {
 		o.change(func(op *Operation) {
 			if op.Status == Stopped {
@@ -163,8 +188,7 @@ func (o *operation) begin(ctx context.Context, by By, what string) (Operation, e
 	if err != nil {
 		a.mu.Lock()
 		o.now = before
-		close(o.done)
-		o.stop, o.done = nil, nil
+		o.restLocked()
 		a.mu.Unlock()
 		stop(nil)
 		return Operation{}, err
@@ -173,9 +197,28 @@ func (o *operation) begin(ctx context.Context, by By, what string) (Operation, e
 	a.opts.Logger.Info(what, "operation", op.ID, "queue", op.From, "to", op.To, "actor", by.Actor, "reason", by.Reason)
 	go func() {
 		defer stop(nil)
-		o.end(moving, o.run(moving))
+		watching, enough := context.WithCancel(moving)
+		var watch sync.WaitGroup
+		if a.shared != nil {
+			watch.Go(func() { o.watch(watching, stop) })
+		}
+		err := o.run(moving)
+		enough()
+		watch.Wait()
+		o.end(moving, err, release)
 	}()
 	return op, nil
+}
+
+// restLocked says that it isn't under way any more.
+func (o *operation) restLocked() {
+	close(o.done)
+	o.stop, o.done = nil, nil
+	o.turn++
+}
+
+func isAlready(op Operation) error {
+	return &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", op.ID, op.Status)}
 }
 
 func (o *operation) mayLocked() error {
@@ -184,8 +227,9 @@ func (o *operation) mayLocked() error {
 		return fmt.Errorf("admin: redrive: %w", queue.ErrClosed)
 	case o.done != nil:
 		return &queue.InvalidError{Field: "operation", Reason: o.now.ID + " is under way"}
+	case o.now.Elsewhere: // its lock knows better: somebody may only have looked
 	case o.now.Status != "" && !o.now.Status.resumable():
-		return &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", o.now.ID, o.now.Status)}
+		return isAlready(o.now)
 	}
 	for _, other := range o.admin.ops {
 		if other != o && other.done != nil && other.now.From == o.now.From {
@@ -347,13 +391,17 @@ func (o *operation) keepSometimes(ctx context.Context) {
 func (o *operation) keep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.admin.opts.Timeout)
 	defer cancel()
-	if err := o.admin.save(ctx, o.state()); err != nil {
+	err := o.admin.save(ctx, o.state())
+	o.admin.mu.Lock()
+	o.unkept = err != nil
+	o.admin.mu.Unlock()
+	if err != nil {
 		o.admin.opts.Logger.Error("redrive not kept", "operation", o.state().ID, "err", err)
 	}
 }
 
-// end says what has become of it.
-func (o *operation) end(ctx context.Context, err error) {
+// end says what has become of it, and gives it back.
+func (o *operation) end(ctx context.Context, err error, release func()) {
 	o.change(func(op *Operation) {
 		var halt *haltError
 		var stopped *stoppedError
@@ -372,10 +420,10 @@ func (o *operation) end(ctx context.Context, err error) {
 	op := o.state()
 	o.admin.opts.Logger.Info("redrive "+string(op.Status), "operation", op.ID, "queue", op.From, "to", op.To, "moved", op.Moved, "failed", op.Failed,
 		"came_back", op.CameBack, "err", err)
+	release()
 	o.admin.mu.Lock()
 	defer o.admin.mu.Unlock()
-	close(o.done)
-	o.stop, o.done = nil, nil
+	o.restLocked()
 }
 
 // pause waits, unless ctx ends.

@@ -78,8 +78,8 @@ func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
 	if s.Try > 0 {
 		s.TryFor = cmp.Or(s.TryFor, time.Minute)
 	}
-	if a.file.Queue(s.From) == nil {
-		return invalid("From", fmt.Sprintf("%s has no queue %q", a.file.Name, s.From))
+	if _, err := a.file.Find("RedriveSpec.From", s.From); err != nil {
+		return s, err
 	}
 	if s.To == "" {
 		sources := a.sources(s.From)
@@ -92,19 +92,17 @@ func (a *Admin) complete(s RedriveSpec) (RedriveSpec, error) {
 			return invalid("To", fmt.Sprintf("several queues dead-letter to %s: it must be one of %s", s.From, strings.Join(sources, ", ")))
 		}
 	}
-	switch {
-	case a.file.Queue(s.To) == nil:
-		return invalid("To", fmt.Sprintf("%s has no queue %q", a.file.Name, s.To))
-	case s.To == s.From:
+	if s.To == s.From {
 		return invalid("To", "is From")
 	}
-	return s, nil
+	_, err := a.file.Find("RedriveSpec.To", s.To)
+	return s, err
 }
 
 // Redrive begins to move dead letters back, and returns as soon as the Store has the
 // operation and its queues are open; ctx is only for that. It fails with ErrInvalid
 // when the spec can't be meant, when there's an operation of that ID, or one is under
-// way on the same dead-letter queue.
+// way on the same dead-letter queue, be it in another process with the Store.
 func (a *Admin) Redrive(ctx context.Context, spec RedriveSpec) (Operation, error) {
 	spec, err := a.complete(spec)
 	if err != nil {
@@ -121,7 +119,7 @@ func (a *Admin) Redrive(ctx context.Context, spec RedriveSpec) (Operation, error
 	a.mu.Lock()
 	if _, ok := a.ops[spec.ID]; ok {
 		a.mu.Unlock()
-		return Operation{}, &queue.InvalidError{Field: "RedriveSpec.ID", Reason: "there's an operation " + spec.ID}
+		return Operation{}, exists(spec.ID)
 	}
 	a.ops[spec.ID] = o
 	a.mu.Unlock()
@@ -135,8 +133,16 @@ func (a *Admin) Redrive(ctx context.Context, spec RedriveSpec) (Operation, error
 	return op, nil
 }
 
-// Operations returns all operations that are known, the latest first.
-func (a *Admin) Operations() []Operation {
+func exists(id string) error {
+	return &queue.InvalidError{Field: "RedriveSpec.ID", Reason: "there's an operation " + id}
+}
+
+// Operations returns all operations that are known, the latest first: those of other
+// processes too, if the Store is shared. It fails when the Store can't be read.
+func (a *Admin) Operations(ctx context.Context) ([]Operation, error) {
+	if err := a.refresh(ctx); err != nil {
+		return nil, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := make([]Operation, 0, len(a.ops))
@@ -148,39 +154,60 @@ func (a *Admin) Operations() []Operation {
 	slices.SortFunc(out, func(a, b Operation) int {
 		return cmp.Or(b.Began.Compare(a.Began), cmp.Compare(a.ID, b.ID))
 	})
-	return out
+	return out, nil
 }
 
 // Operation returns one operation as it is now.
-func (a *Admin) Operation(id string) (Operation, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o, err := a.findLocked(id)
+func (a *Admin) Operation(ctx context.Context, id string) (Operation, error) {
+	o, err := a.find(ctx, id)
 	if err != nil {
 		return Operation{}, err
 	}
-	return o.now.clone(), nil
+	return o.state(), nil
 }
 
-func (a *Admin) findLocked(id string) (*operation, error) {
+// find returns an operation, as the Store knows it if another process may have it.
+func (a *Admin) find(ctx context.Context, id string) (*operation, error) {
+	a.mu.Lock()
 	o := a.ops[id]
-	if o == nil {
-		return nil, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("there's none with the id %q", id)}
+	ours := o != nil && o.done != nil
+	a.mu.Unlock()
+	if ours {
+		return o, nil
+	}
+	if err := a.refresh(ctx); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if o = a.ops[id]; o == nil {
+		return nil, unknown(id)
 	}
 	return o, nil
 }
 
-// WaitRedrive waits until an operation isn't under way any more, or ctx ends.
+func unknown(id string) error {
+	return &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("there's none with the id %q", id)}
+}
+
+// WaitRedrive waits until an operation isn't under way any more, be it in another
+// process, or ctx ends.
 func (a *Admin) WaitRedrive(ctx context.Context, id string) (Operation, error) {
-	a.mu.Lock()
-	o, err := a.findLocked(id)
-	if err != nil {
+	for {
+		o, err := a.find(ctx, id)
+		if err != nil {
+			return Operation{}, err
+		}
+		a.mu.Lock()
+		done, op := o.done, o.now.clone()
 		a.mu.Unlock()
-		return Operation{}, err
+		if !op.Elsewhere {
+			return o.wait(ctx, done)
+		}
+		if err := pause(ctx, askAgain); err != nil {
+			return op, fmt.Errorf("admin: redrive: %w", err)
+		}
 	}
-	done := o.done
-	a.mu.Unlock()
-	return o.wait(ctx, done)
 }
 
 // PauseRedrive finishes the batch on its way, and leaves the rest to ResumeRedrive. It
@@ -197,53 +224,126 @@ func (a *Admin) CancelRedrive(ctx context.Context, id string, by By) (Operation,
 // ResumeRedrive goes on with an operation that's Paused, Interrupted, Failed or Stopped;
 // one that's Stopped goes on without a further test. What it has moved before isn't moved
 // again, even if it has come back. After a crash it takes as long as the dead-letter
-// queue's lease, and 2 s, to be Done, as what was on its way is hidden until then. An
-// operation that's still under way in another process
-// with the same Store shouldn't be resumed: no message would be harmed, but the counts
-// would be wrong.
+// queue's lease, and 2 s, to be Done, as what was on its way is hidden until then. It
+// fails when another process with the Store has the operation.
 func (a *Admin) ResumeRedrive(ctx context.Context, id string, by By) (Operation, error) {
-	a.mu.Lock()
-	o, err := a.findLocked(id)
-	a.mu.Unlock()
+	o, err := a.find(ctx, id)
 	if err != nil {
 		return Operation{}, err
 	}
 	return o.begin(ctx, by, "redrive resumed")
 }
 
-func (a *Admin) halt(ctx context.Context, id string, by By, cause *haltError) (Operation, error) {
-	a.mu.Lock()
-	o, err := a.findLocked(id)
+// ForgetRedrive removes an operation from the Store that's Done or Canceled.
+func (a *Admin) ForgetRedrive(ctx context.Context, id string, by By) error {
+	o, err := a.find(ctx, id)
 	if err != nil {
-		a.mu.Unlock()
-		return Operation{}, err
+		return err
 	}
-	done, before := o.done, o.now
-	switch {
-	case done != nil:
-		o.stop(cause)
-	case cause == errCanceled && before.Status.resumable():
-		o.now.Status, o.now.Updated = Canceled, time.Now()
-	default:
-		a.mu.Unlock()
-		return Operation{}, &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s", id, before.Status)}
-	}
-	a.mu.Unlock()
-	a.opts.Logger.Info("redrive to be "+string(cause.status), "operation", id, "queue", before.From, "actor", by.Actor, "reason", by.Reason)
-	if done != nil {
-		op, err := o.wait(ctx, done)
-		if err == nil && op.Status == "" {
-			return Operation{}, &queue.InvalidError{Field: "operation", Reason: id + " couldn't begin"}
+	op, err := o.rest(ctx, func(op *Operation) error {
+		if op.Status != Done && op.Status != Canceled {
+			return &queue.InvalidError{Field: "operation", Reason: fmt.Sprintf("%s is %s: it isn't forgotten before it's done or canceled", id, op.Status)}
 		}
-		return op, err
+		if err := a.opts.Store.Remove(ctx, id); err != nil {
+			return fmt.Errorf("admin: forgetting the operation %s: %w", id, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	op := o.state()
-	if err := a.save(ctx, op); err != nil {
+	a.mu.Lock()
+	delete(a.ops, id)
+	a.mu.Unlock()
+	a.opts.Logger.Info("redrive forgotten", "operation", id, "queue", op.From, "actor", by.Actor, "reason", by.Reason)
+	return nil
+}
+
+func (a *Admin) halt(ctx context.Context, id string, by By, cause *haltError) (Operation, error) {
+	told := false
+	for {
+		o, err := a.find(ctx, id)
+		if err != nil {
+			return Operation{}, err
+		}
 		a.mu.Lock()
-		o.now = before
+		done, now := o.done, o.now
+		if done != nil {
+			o.stop(cause)
+		}
 		a.mu.Unlock()
+		if !told && (done != nil || now.Elsewhere) {
+			a.logHalt(now, cause.status, by)
+		}
+		switch {
+		case done != nil:
+			op, err := o.wait(ctx, done)
+			if err == nil && op.Status == "" {
+				return Operation{}, &queue.InvalidError{Field: "operation", Reason: id + " couldn't begin"}
+			}
+			return op, err
+		case now.Elsewhere:
+			told = true
+			if err := a.ask(ctx, o, by, cause); err != nil {
+				return o.state(), err
+			}
+		case told && now.Status == cause.status: // as it was asked
+			return o.state(), nil
+		case cause == errCanceled && now.Status.resumable():
+			op, err := o.rest(ctx, func(op *Operation) error {
+				if !op.Status.resumable() {
+					return isAlready(*op)
+				}
+				canceled := *op
+				canceled.Status, canceled.Updated = Canceled, time.Now()
+				if err := a.save(ctx, canceled); err != nil {
+					return err
+				}
+				*op = canceled
+				return nil
+			})
+			if err == nil {
+				a.logHalt(op, cause.status, by)
+			}
+			return op, err
+		default:
+			return Operation{}, isAlready(now)
+		}
+	}
+}
+
+func (a *Admin) logHalt(op Operation, status Status, by By) {
+	a.opts.Logger.Info("redrive to be "+string(status), "operation", op.ID, "queue", op.From, "actor", by.Actor, "reason", by.Reason)
+}
+
+// rest changes an operation that nobody has under way, while nobody can begin it.
+func (o *operation) rest(ctx context.Context, change func(*Operation) error) (Operation, error) {
+	a := o.admin
+	a.mu.Lock()
+	if o.done != nil {
+		a.mu.Unlock()
+		return Operation{}, &queue.InvalidError{Field: "operation", Reason: o.now.ID + " is under way"}
+	}
+	o.stop, o.done = func(error) {}, make(chan struct{})
+	o.turn++
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		o.restLocked()
+		a.mu.Unlock()
+	}()
+	release, err := o.take(ctx)
+	if err != nil {
 		return Operation{}, err
 	}
+	defer release()
+	op := o.state()
+	if err := change(&op); err != nil {
+		return Operation{}, err
+	}
+	a.mu.Lock()
+	o.now, o.unkept = op, false
+	a.mu.Unlock()
 	return op, nil
 }
 

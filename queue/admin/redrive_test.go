@@ -30,10 +30,22 @@ func (o *office) redrive(spec admin.RedriveSpec) admin.Operation {
 	return op
 }
 
+func (o *office) operations() []admin.Operation {
+	o.Helper()
+	return operations(o.T, o.Admin)
+}
+
+func operations(t *testing.T, a *admin.Admin) []admin.Operation {
+	t.Helper()
+	ops, err := a.Operations(t.Context())
+	require.NoError(t, err)
+	return ops
+}
+
 func TestRedriveMovesWhatWasThereBackToWhereItFailed(t *testing.T) {
 	inOffice(t, shop, admin.Options{}, func(o *office) {
 		o.die("orders-dlq", "orders", 250, errBroken)
-		require.NoError(o, o.Publish(o.Context(), "orders-dlq", &queue.Message{Body: []byte("by hand")}))
+		require.NoError(o, o.Publish(o.Context(), "orders-dlq", admin.By{}, &queue.Message{Body: []byte("by hand")}))
 		time.Sleep(time.Second)
 		op, err := o.Redrive(o.Context(), admin.RedriveSpec{From: "orders-dlq", By: admin.By{Actor: "ada", Reason: "fixed in 1.2"}})
 		require.NoError(o, err)
@@ -48,8 +60,8 @@ func TestRedriveMovesWhatWasThereBackToWhereItFailed(t *testing.T) {
 		assert.Equal(o, 1, op.Undated, "nobody knows since when it's there")
 		o.has(map[string]int{"orders": 251, "orders-dlq": 0})
 		assert.Contains(o, o.log.String(), "actor=ada reason=\"fixed in 1.2\"")
-		assert.Equal(o, []admin.Operation{op}, o.Operations())
-		same, err := o.Operation(op.ID)
+		assert.Equal(o, []admin.Operation{op}, o.operations())
+		same, err := o.Operation(o.Context(), op.ID)
 		require.NoError(o, err)
 		assert.Equal(o, op, same)
 	})
@@ -122,12 +134,12 @@ func TestSpecsThatCannotBeMeantAreRefused(t *testing.T) {
 			require.ErrorIs(o, err, queue.ErrInvalid, name)
 			assert.ErrorContains(o, err, c.says, name)
 		}
-		assert.Empty(o, o.Operations())
+		assert.Empty(o, o.operations())
 		for _, call := range []func(context.Context, string, admin.By) (admin.Operation, error){o.PauseRedrive, o.CancelRedrive, o.ResumeRedrive} {
 			_, err := call(o.Context(), "nothing", admin.By{})
 			require.ErrorIs(o, err, queue.ErrInvalid)
 		}
-		_, err := o.Operation("nothing")
+		_, err := o.Operation(o.Context(), "nothing")
 		require.ErrorIs(o, err, queue.ErrInvalid)
 		_, err = o.WaitRedrive(o.Context(), "nothing")
 		require.ErrorIs(o, err, queue.ErrInvalid)
@@ -277,7 +289,7 @@ func TestAnInterruptedRedriveGoesOnAfterARestart(t *testing.T) {
 
 		o.die("orders-dlq", "orders", 5, errBroken) // newcomers
 		o.open(admin.Options{Store: store})
-		ops := o.Operations()
+		ops := o.operations()
 		require.Len(o, ops, 1)
 		assert.Equal(o, admin.Interrupted, ops[0].Status)
 		assert.Equal(o, 30, ops[0].Moved)
@@ -292,7 +304,7 @@ func TestAnInterruptedRedriveGoesOnAfterARestart(t *testing.T) {
 		o.has(map[string]int{"orders": 90, "orders-dlq": 15})
 
 		o.open(admin.Options{Store: store})
-		again, err := o.Operation("op-1")
+		again, err := o.Operation(o.Context(), "op-1")
 		require.NoError(o, err)
 		assert.Equal(o, admin.Done, again.Status)
 		assert.Equal(o, 90, again.Moved)
@@ -321,7 +333,7 @@ func TestNothingMovesBeforeTheStoreKnows(t *testing.T) {
 		store.fails.Store(true)
 		_, err := o.Redrive(o.Context(), admin.RedriveSpec{ID: "op-1", From: "orders-dlq"})
 		require.ErrorIs(o, err, errFull)
-		assert.Empty(o, o.Operations())
+		assert.Empty(o, o.operations())
 		o.has(map[string]int{"orders": 0, "orders-dlq": 50})
 
 		store.fails.Store(false)
@@ -498,7 +510,7 @@ func TestARedriveIsPausedWhileItsQueuesAreOpened(t *testing.T) {
 		_, err = a.PauseRedrive(t.Context(), "op-1", admin.By{})
 		require.ErrorIs(t, err, queue.ErrInvalid, "it has never begun")
 		require.ErrorIs(t, <-began, queue.ErrPermission)
-		assert.Empty(t, a.Operations())
+		assert.Empty(t, operations(t, a))
 		require.NoError(t, a.Close(t.Context()))
 	})
 }
@@ -525,7 +537,7 @@ func TestTheSelectionOfAnOperationIsItsOwn(t *testing.T) {
 		_, err := o.Redrive(o.Context(), spec)
 		require.NoError(o, err)
 		spec.Select.IDs[1], spec.Select.Attributes["odd"] = "none", "2"
-		op, err := o.Operation("op-1")
+		op, err := o.Operation(o.Context(), "op-1")
 		require.NoError(o, err)
 		op.Select.IDs[0], op.Select.Attributes["odd"], *op.Total = "none", "3", -1
 		op, err = o.WaitRedrive(o.Context(), "op-1")

@@ -230,11 +230,7 @@ func (b *Bus) find(field, name string) (*Queue, error) {
 	if q, ok := b.queues[name]; ok {
 		return q, nil
 	}
-	names := make([]string, len(b.file.Queues))
-	for i, q := range b.file.Queues {
-		names[i] = q.Name
-	}
-	return nil, &queue.InvalidError{Field: field, Reason: b.file.Name + " has " + unknown("no queue", name, names)}
+	return nil, b.file.noQueue(field, name)
 }
 
 // sharedLocked returns the queue as it's used for one purpose by all who need

@@ -172,6 +172,28 @@ queues:
 	})
 }
 
+// A dead-letter queue that several queues share is told of once, in its own report.
+func TestADeadLetterQueueIsToldOfOnce(t *testing.T) {
+	t.Parallel()
+	b := openBus(t, `
+backend: memory
+queues:
+  partner-a: {dead_letter: {queue: partner-dlq, max_failures: 5}}
+  partner-b: {dead_letter: {queue: partner-dlq, max_failures: 5}}
+  partner-dlq: {}
+`, config.Backends{"memory": memory.New(nil)})
+	for _, dry := range []bool{true, false} {
+		done, err := b.Ensure(t.Context(), &config.EnsureOptions{Only: []string{"partner-*"}, DryRun: dry})
+		require.NoError(t, err)
+		var created []string
+		for _, e := range done {
+			require.NoError(t, e.Err)
+			created = append(created, e.Report.Created...)
+		}
+		assert.Equal(t, []string{"queue partner-a", "queue partner-b", "queue partner-dlq"}, created)
+	}
+}
+
 func TestManyQueuesAreEnsuredSideBySide(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

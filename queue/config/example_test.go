@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/anyqueue/anyqueue/memory"
@@ -115,6 +117,109 @@ queues:
 	// Output:
 	// 5 1m30s
 	// queue: invalid Publisher: queues.yaml has no queue "crm-lead"; did you mean "crm-leads"?
+}
+
+// What runs is seen, paused and scaled while it does; a pause ends by itself if asked to.
+func ExampleBus_Pause() {
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	f, err := config.Parse("queues.yaml", []byte("backend: memory\nqueues: {mails: {concurrency: 8}}"), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus, err := config.OpenFile(f, config.Backends{"memory": memory.New(&memory.Options{Create: true})}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	sent := make(chan bool)
+	bus.Handle("mails", func(_ context.Context, d *queue.Delivery) error {
+		fmt.Printf("sent %s\n", d.Body)
+		close(sent)
+		return nil
+	})
+	ended := make(chan error)
+	go func() { ended <- bus.Run(ctx) }()
+
+	show := func() {
+		for _, s := range bus.States() {
+			fmt.Printf("%s: paused %t, concurrency", s.Queue, s.Paused != nil)
+			if s.Concurrency != nil {
+				fmt.Printf(" %d, as %s: %s", s.Concurrency.Value, s.Concurrency.Actor, s.Concurrency.Reason)
+			} else {
+				fmt.Print(" as in the file")
+			}
+			fmt.Println()
+		}
+	}
+	show()
+	outage := config.Change{Actor: "ada", Reason: "their outage", For: time.Hour}
+	fmt.Println(bus.Pause("mails", outage), bus.SetConcurrency("mails", 2, config.Change{Actor: "bob", Reason: "they throttle"}))
+	if err := bus.Publisher("mails").Publish(ctx, &queue.Message{Body: []byte("a mail")}); err != nil {
+		fmt.Println(err)
+	}
+	show()
+	err = bus.Resume("mails", config.Change{Actor: "ada", Reason: "it's over"})
+	<-sent
+	fmt.Println(err)
+	stop()
+	fmt.Println(<-ended, bus.Close(context.Background()))
+	// Output:
+	// mails: paused false, concurrency as in the file
+	// <nil> <nil>
+	// mails: paused true, concurrency 2, as bob: they throttle
+	// sent a mail
+	// <nil>
+	// <nil> <nil>
+}
+
+// What Kubernetes asks: a process that drains isn't given more, but isn't killed either.
+func ExampleBus_Ready() {
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	f, err := config.Parse("queues.yaml", []byte("backend: memory\nqueues: {mails: {}}"), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus, err := config.OpenFile(f, config.Backends{"memory": memory.New(&memory.Options{Create: true})}, &config.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	handled := make(chan bool)
+	bus.Handle("mails", func(context.Context, *queue.Delivery) error { close(handled); return nil })
+	mux := http.NewServeMux()
+	mux.Handle("/live", bus.Live())
+	mux.Handle("/ready", bus.Ready())
+	ask := func(path string) {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		fmt.Print(path, " ", w.Code, " ", w.Body)
+	}
+	ask("/live")
+	ask("/ready")
+	ended := make(chan error)
+	go func() { ended <- bus.Run(ctx) }()
+	if err := bus.Publisher("mails").Publish(ctx, &queue.Message{Body: []byte("a mail")}); err != nil {
+		fmt.Println(err)
+	}
+	<-handled
+	ask("/ready")
+	stop()
+	fmt.Println(<-ended)
+	ask("/ready")
+	fmt.Println(bus.Close(context.Background()))
+	ask("/live")
+	// Output:
+	// /live 200 {"ok":true,"queues":[{"queue":"mails","status":"stopped"}]}
+	// /ready 503 {"ok":false,"why":"not running","queues":[{"queue":"mails","status":"stopped"}]}
+	// /ready 200 {"ok":true}
+	// <nil>
+	// /ready 503 {"ok":false,"why":"not running","queues":[{"queue":"mails","status":"stopped"}]}
+	// <nil>
+	// /live 503 {"ok":false,"why":"closed","queues":[{"queue":"mails","status":"stopped"}]}
 }
 
 // What a handler rejects, or fails too often, is kept in the dead-letter queue

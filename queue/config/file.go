@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/anyqueue/anyqueue/middleware"
+	"github.com/anyqueue/anyqueue/queue"
 )
 
 // A File says what queues there are and how each is consumed. Parse makes it,
@@ -31,6 +32,23 @@ func (f *File) Queue(name string) *Queue {
 		return f.Queues[i]
 	}
 	return nil
+}
+
+// Find is Queue, but that a name that isn't there is a *queue.InvalidError of field, with
+// the names that are near.
+func (f *File) Find(field, name string) (*Queue, error) {
+	if q := f.Queue(name); q != nil {
+		return q, nil
+	}
+	return nil, f.noQueue(field, name)
+}
+
+func (f *File) noQueue(field, name string) error {
+	names := make([]string, len(f.Queues))
+	for i, q := range f.Queues {
+		names[i] = q.Name
+	}
+	return &queue.InvalidError{Field: field, Reason: f.Name + " has " + unknown("no queue", name, names)}
 }
 
 // limit returns the shared limit of that name, or nil.

@@ -62,9 +62,25 @@ func Open(ctx context.Context, path string, backends Backends) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	f, problems := parse(path, data, os.LookupEnv) //nolint:forbidigo // what Open is for; Parse takes a function
-	if err := newError(slices.Concat(problems, f.checkBackends(backends))); err != nil {
+	f, err := check(path, data, os.LookupEnv, backends) //nolint:forbidigo // what Open is for; Parse takes a function
+	if err != nil {
 		return nil, err
 	}
 	return OpenFile(f, backends, nil)
+}
+
+// Check tells whether Open would take a file: it's Parse and what OpenFile checks in
+// one, so that its *Error has everything that's wrong, at once and in the order of the
+// file. Nothing is connected.
+func Check(name string, data []byte, lookup func(string) (string, bool), backends Backends) error {
+	_, err := check(name, data, lookup, backends)
+	return err
+}
+
+func check(name string, data []byte, lookup func(string) (string, bool), backends Backends) (*File, error) {
+	f, problems := parse(name, data, lookup)
+	if err := newError(slices.Concat(problems, f.checkBackends(backends))); err != nil {
+		return nil, err
+	}
+	return f, nil
 }

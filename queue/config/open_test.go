@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -47,6 +48,18 @@ func TestOpenReadsTheFileAndTheEnvironment(t *testing.T) {
 	cancel()
 	_, err = config.Open(ended, path, backends)
 	assert.ErrorIs(t, err, context.Canceled)
+}
+
+func TestCheckFindsEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	text := []byte("backend: ther\nqueues:\n  orders: {concurency: 3}\n  mails: {backend: here, dead_letter: {queue: mail}}\n")
+	backends := config.Backends{"here": memory.New(nil), "there": memory.New(nil)}
+	err := config.Check("queues.yaml", text, nil, backends)
+	list, ok := errors.AsType[*config.Error](err)
+	require.True(t, ok)
+	assert.Len(t, list.Problems, 3)
+	assert.ErrorContains(t, err, `queues.yaml:1:10: backend: no backend "ther"; did you mean "there"?`)
+	require.NoError(t, config.Check("queues.yaml", []byte("backend: ${X:-here}\nqueues: {orders: {}}"), nil, backends))
 }
 
 func TestWrongBackendsAreSaidWhereTheyStand(t *testing.T) {

@@ -18,9 +18,6 @@ import (
 // Parse accepts can still name a backend that the program doesn't have; OpenFile
 // checks that. Parse makes no request and may be called concurrently.
 func Parse(name string, data []byte, lookup func(string) (string, bool)) (*File, error) {
-	if lookup == nil {
-		lookup = func(string) (string, bool) { return "", false }
-	}
 	f, problems := parse(name, data, lookup)
 	if err := newError(problems); err != nil {
 		return nil, err
@@ -30,6 +27,9 @@ func Parse(name string, data []byte, lookup func(string) (string, bool)) (*File,
 
 // parse returns what could be read, and everything that's wrong with it.
 func parse(name string, data []byte, lookup func(string) (string, bool)) (*File, []Problem) {
+	if lookup == nil {
+		lookup = func(string) (string, bool) { return "", false }
+	}
 	f := &File{Name: name, at: map[string]position{}}
 	root, wrong := document(name, data)
 	if wrong != nil {

@@ -185,11 +185,7 @@ func (b *Bus) choose(field string, patterns []string) (map[string]bool, error) {
 			}
 		}
 		if !found {
-			names := make([]string, len(b.file.Queues))
-			for i, q := range b.file.Queues {
-				names[i] = q.Name
-			}
-			return nil, &queue.InvalidError{Field: field, Reason: b.file.Name + " has " + unknown("no queue", pattern, names)}
+			return nil, b.file.noQueue(field, pattern)
 		}
 	}
 	return chosen, nil

@@ -18,11 +18,22 @@ const Prefix = "QUEUE_PREFIX"
 // All are the backends. None is touched before a queue of its own is opened.
 // Mem is the one in memory; its queues have no prefix, as nobody else has them.
 func All(mem *memory.Broker, lookup func(string) (string, bool)) config.Backends {
+	return all(mem, lookup, nil)
+}
+
+// AllCounted are the same for programs that show how many messages queues have, which
+// Pub/Sub doesn't tell itself: Google Cloud Monitoring is asked. That's a few requests for
+// each look, and needs the role roles/monitoring.viewer.
+func AllCounted(mem *memory.Broker, lookup func(string) (string, bool)) config.Backends {
+	return all(mem, lookup, Metrics(lookup))
+}
+
+func all(mem *memory.Broker, lookup func(string) (string, bool), metrics pubsub.Metrics) config.Backends {
 	prefix, _ := lookup(Prefix)
 	return config.Backends{
 		memory.System: mem,
 		"sqs":         Prefixed(awsclient.Backend(nil), prefix),
-		"pubsub":      Prefixed(pubsub.NewBackend(&pubsub.Options{Project: Project(lookup)}), prefix),
+		"pubsub":      Prefixed(pubsub.NewBackend(&pubsub.Options{Project: Project(lookup), Metrics: metrics}), prefix),
 	}
 }
 

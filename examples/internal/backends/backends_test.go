@@ -1,13 +1,17 @@
 package backends_test
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
+	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
 )
 
@@ -46,6 +50,40 @@ func TestOnlySharedBrokersGetThePrefix(t *testing.T) {
 	for name, system := range map[string]string{"sqs": "aws_sqs", "pubsub": "gcp_pubsub"} {
 		require.Contains(t, all, name)
 		assert.Equal(t, system, all[name].System())
+	}
+}
+
+// counts are metrics that know one number.
+type counts struct{}
+
+func (counts) Latest(context.Context, string, string) (float64, time.Time, bool, error) {
+	return 7, time.Time{}, true, nil
+}
+
+func TestMetricsAreMadeWhenTheyAreAskedFor(t *testing.T) {
+	t.Parallel()
+	assert.Nil(t, backends.Metrics(func(name string) (string, bool) { return "127.0.0.1:8085", name == "PUBSUB_EMULATOR_HOST" }))
+	assert.NotNil(t, backends.Metrics(func(string) (string, bool) { return "", false }), "nobody is asked yet")
+	for name, tc := range map[string]struct {
+		metrics pubsub.Metrics
+		err     error
+		known   bool
+	}{
+		"there are some":     {counts{}, nil, true},
+		"they can't be made": {nil, errors.New("no credentials"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			made := 0
+			m := backends.Lazily(func(context.Context) (pubsub.Metrics, error) { made++; return tc.metrics, tc.err })
+			assert.Zero(t, made)
+			for range 2 {
+				_, _, known, err := m.Latest(t.Context(), "projects/p/subscriptions/s", "num_undelivered_messages")
+				require.NoError(t, err, "what's unknown breaks nothing")
+				assert.Equal(t, tc.known, known)
+			}
+			assert.Equal(t, 1, made)
+		})
 	}
 }
 
