@@ -75,7 +75,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	// The topic alone isn't enough: without a subscription it would lose everything.
 	sub, err := h.client.SubscriptionAdminClient.GetSubscription(asking, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription + returnSuffix}, opts...)
 	switch code := status.Code(err); {
-	case err == nil && sub.GetTopic() == h.outBack.topic:
+	case err == nil && sub.GetTopic() == h.outBack.topic && sub.GetFilter() == "" && delivers(sub) == "":
 		return &h.outBack, nil
 	case err == nil || code == codes.NotFound:
 	case seen && ctx.Err() == nil:
@@ -83,7 +83,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	case code != codes.PermissionDenied:
 		return nil, classify(ctx, err)
 	}
-	if h.out.topic == "" {
+	if h.out.topic == "" || h.filter != "" { // a filter might leave it out
 		return nil, errShared
 	}
 	found, err := h.subscribers(ctx, 2)
