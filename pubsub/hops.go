@@ -22,7 +22,7 @@ import (
 const returnSuffix = ".return"
 
 var errShared error = &queue.UnsupportedError{
-	Feature: "publishing again (redrive, a wait beyond 10 minutes) without a return topic, which Ensure makes, to a topic that has or may have other subscriptions",
+	Feature: "publishing again (redrive, a wait beyond 10 minutes) without a return topic, which Ensure makes when it's called with the name of the subscription, to a topic that has or may have other subscriptions or filters",
 	System:  system,
 }
 

@@ -314,8 +314,8 @@ type handle struct {
 	main         *source // nil: opened to publish
 	back         *source // nil: there's none
 	filter       string  // of the main subscription, as far as known
-	backAssumed  bool // it isn't known to bring what's published to its topic
-	noTopic      error // why out has none, where that isn't known
+	backAssumed  bool    // it isn't known to bring what's published to its topic
+	noTopic      error   // why out has none, where that isn't known
 	out          outlet
 	outBack      outlet // the return topic, if there's one
 	returning    returning

@@ -60,19 +60,18 @@ func TestADeadLetterPolicyCountsAttempts(t *testing.T) {
 // A nil from Settle is the service's word only if it is for everything that the
 // queue receives from.
 func TestSettlingIsConfirmedWhereBothSubscriptionsDoIt(t *testing.T) {
-	exactly := func(s *pubsubpb.Subscription) { s.EnableExactlyOnceDelivery = true }
 	for _, c := range []struct {
 		name string
 		back func(*pubsubpb.Subscription)
 		want bool
 		log  string
 	}{
-		{"both", exactly, true, ""},
+		{"both", confirming, true, ""},
 		{"not the return subscription", nil, false, "the return subscription has no exactly-once delivery"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			onFake(t, func(t *testing.T, f *fake) {
-				for name, change := range map[string]func(*pubsubpb.Subscription){"orders": exactly, "orders.return": c.back} {
+				for name, change := range map[string]func(*pubsubpb.Subscription){"orders": confirming, "orders.return": c.back} {
 					f.topic(t, topicName(name))
 					f.subscribe(t, topicName(name), subscriptionName(name), change)
 				}
@@ -89,7 +88,7 @@ func TestSettlingIsConfirmedWhereBothSubscriptionsDoIt(t *testing.T) {
 	t.Run("there's no return subscription", func(t *testing.T) {
 		onFake(t, func(t *testing.T, f *fake) {
 			f.topic(t, topicName("orders"))
-			f.subscribe(t, topicName("orders"), subscriptionName("orders"), exactly)
+			f.subscribe(t, topicName("orders"), subscriptionName("orders"), confirming)
 			assert.True(t, f.open(t, "orders", nil).Capabilities().SettleConfirmed)
 		})
 	})

@@ -8,10 +8,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/anyqueue/anyqueue/queue"
 )
+
+// confirming is a subscription with exactly-once delivery.
+func confirming(s *pubsubpb.Subscription) { s.EnableExactlyOnceDelivery = true }
 
 const filter = `attributes.kind = "order"`
 
@@ -127,5 +131,87 @@ func TestAReturnSubscriptionThatPushesIsNotReceivedFrom(t *testing.T) {
 		_, err := q.Receive(t.Context(), 1)
 		require.NoError(t, err)
 		assert.Equal(t, 1, f.requests()["Pull"])
+	})
+}
+
+// Settling is confirmed only if it is on both subscriptions.
+func TestEnsureMakesTheReturnSubscriptionExactlyOnceAsTheMainOneIs(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.topic(t, topicName("orders"))
+		f.subscribe(t, topicName("orders"), mainSub, confirming)
+		spec := &queue.QueueSpec{}
+		assert.Contains(t, f.ensure(t, "orders", spec).Created, backSub)
+		assert.True(t, f.has(t, backSub).GetEnableExactlyOnceDelivery())
+		assert.True(t, f.open(t, "orders", nil).Capabilities().SettleConfirmed)
+		assert.Empty(t, inWords(f.ensure(t, "orders", spec).Differences, backSub))
+	})
+	t.Run("one that differs", func(t *testing.T) {
+		onFake(t, func(t *testing.T, f *fake) {
+			for name, change := range map[string]func(*pubsubpb.Subscription){"orders": confirming, "orders.return": nil} {
+				f.topic(t, topicName(name))
+				f.subscribe(t, topicName(name), subscriptionName(name), change)
+			}
+			spec := &queue.QueueSpec{}
+			assert.Contains(t, f.ensure(t, "orders", spec).Differences, backSub+": exactly-once delivery is false, not true")
+			spec.Update = true
+			assert.Contains(t, f.ensure(t, "orders", spec).Changed, backSub+": exactly-once delivery from false to true")
+			assert.True(t, f.has(t, backSub).GetEnableExactlyOnceDelivery())
+		})
+	})
+}
+
+func TestEnsureSaysThatASubscriptionHasAFilterOrARetryPolicy(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.topic(t, topicName("orders"))
+		f.subscribe(t, topicName("orders"), mainSub, func(s *pubsubpb.Subscription) {
+			s.Filter = filter
+			s.ExpirationPolicy = &pubsubpb.ExpirationPolicy{}
+			s.RetryPolicy = &pubsubpb.RetryPolicy{MinimumBackoff: durationpb.New(15 * time.Second), MaximumBackoff: durationpb.New(time.Minute)}
+		})
+		hasFilter := "the filter is " + filter + ", not none"
+		assert.Equal(t, []string{hasFilter, "the retry policy is 15s to 1m0s, not none"}, inWords(f.ensure(t, "orders", nil).Differences, mainSub))
+		r := f.ensure(t, "orders", &queue.QueueSpec{Update: true})
+		assert.Equal(t, []string{"the retry policy from 15s to 1m0s to none"}, inWords(r.Changed, mainSub))
+		assert.Nil(t, f.has(t, mainSub).GetRetryPolicy())
+		assert.Equal(t, []string{hasFilter}, inWords(r.Differences, mainSub), "nobody can change a filter")
+	})
+}
+
+// A topic's second subscription needs a way back of its own, and no topic of its name.
+func TestEnsureOfATopicsSecondSubscriptionMakesItsReturnTopicAlone(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		first := f.fresh(t, nil)
+		billing := subscriptionName("billing")
+		f.subscribe(t, topicName("orders"), billing, func(s *pubsubpb.Subscription) { s.ExpirationPolicy = &pubsubpb.ExpirationPolicy{} })
+		address := &queue.OpenOptions{Address: "subscriptions/billing"}
+		second := f.open(t, "billing", address)
+		err := back(t, second)(t.Context(), message("a"))
+		require.ErrorIs(t, err, queue.ErrUnsupported)
+		assert.ErrorContains(t, err, "Ensure makes when it's called with the name of the subscription")
+
+		for _, dry := range []bool{true, false} {
+			r := f.ensure(t, "billing", &queue.QueueSpec{DryRun: dry})
+			assert.Equal(t, []string{topicName("billing.return"), subscriptionName("billing.return")}, r.Created)
+			assert.Equal(t, []string{billing + ": the topic is " + topicName("orders") + ", not " + topicName("billing") + ", so that it's opened by its address: " + billing}, r.Differences)
+		}
+		_, err = f.client.TopicAdminClient.GetTopic(t.Context(), &pubsubpb.GetTopicRequest{Topic: topicName("billing")})
+		assert.Equal(t, codes.NotFound, status.Code(err), "nobody would publish to it")
+
+		f.ensure(t, "dead", &queue.QueueSpec{IsDeadLetter: true})
+		dead := f.open(t, "dead", nil)
+		second = f.open(t, "billing", address)
+		require.NoError(t, second.Publish(t.Context(), message("failed")))
+		require.NoError(t, first.Settle(t.Context(), settlements(queue.Ack, receive(t, first, 1)...)...))
+		d := receive(t, second, 1)[0]
+		require.NoError(t, dead.Publish(t.Context(), queue.NewDeadLetter(d, errWork, queue.ReasonRejected, time.Now())))
+		require.NoError(t, second.Settle(t.Context(), queue.Settlement{Delivery: d}))
+		time.Sleep(time.Second)
+		res, err := queue.Redrive(t.Context(), dead, second, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 1, res.Moved)
+		again := receive(t, second, 1)
+		assert.Equal(t, []string{"failed"}, bodies(again))
+		assert.Equal(t, 1, again[0].DeadLetter.Redriven)
+		nothingIn(t, first)
 	})
 }
