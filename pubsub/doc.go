@@ -34,9 +34,9 @@
 // A subscription with a filter drops what doesn't match, while Publish returns nil: it's
 // in Capabilities.Filter, and opening warns. Where it's the topic's only subscription
 // the topic can't be published to, as one without any: opening fails with an
-// ErrQueueNotFound, unless it's ForConsume. A retry policy (as Terraform's modules like
-// to set) makes every redelivery later than the consumer asks for, by 10 s and more:
-// opening warns, and Ensure with QueueSpec.Update removes it.
+// ErrQueueNotFound, unless it's ForConsume. A retry policy, which many Terraform
+// modules set, adds its own backoff (10 s at least by default) to each pause that the
+// consumer asks for: opening warns, and Ensure with QueueSpec.Update removes it.
 //
 // A queue also has a return topic and subscription with the suffix ".return", which
 // Ensure makes: see Delay and Dead letters. One that's made later is received from

@@ -35,10 +35,15 @@ func (l *ledger) intercept(ctx context.Context, method string, in, out any, conn
 	return invoke(ctx, method, in, out, conn, opts...)
 }
 
+// note adds a cause. A hook's delivery has a body only where no handler may be at it.
 func (l *ledger) note(d *queue.Delivery, why string) {
+	body := d.Body
+	if o, ok := d.Native.(queue.Original); ok {
+		body, _ = o.Original()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.causes[string(d.Body)] = append(l.causes[string(d.Body)], why)
+	l.causes[string(body)] = append(l.causes[string(body)], why)
 }
 
 // hooks are for each consumer.
