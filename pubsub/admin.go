@@ -24,7 +24,12 @@ import (
 // the report says in words how it differs from what was asked. With
 // QueueSpec.Update it's changed instead; the order of a subscription can't be.
 //
-// A subscription doesn't expire. A dead-letter queue keeps its messages for 31 days,
+// A subscription that exists and belongs to another topic, as each but the first of a
+// topic's subscriptions does, gets only its return topic and subscription, for long waits
+// and redrive; the report says by which address it's opened.
+//
+// A subscription doesn't expire, has no filter and no retry policy: another one differs.
+// The return subscription has exactly-once delivery if the main one has. A dead-letter queue keeps its messages for 31 days,
 // Pub/Sub's longest, unless QueueSpec.DeadLetterSpec says otherwise, is ordered if the
 // queue is, and has no return topic.
 // QueueSpec.BrokerMaxAttempts becomes the max_delivery_attempts of a dead-letter
@@ -83,24 +88,47 @@ func (e *ensuring) queue(ctx context.Context, name string, spec *queue.QueueSpec
 			return fmt.Errorf("its dead-letter queue %s: %w", spec.DeadLetter, err)
 		}
 	}
+	back := *want
+	back.name, back.topic = want.name+returnSuffix, topicOf(want.name)+returnSuffix
+	have, err := e.main(ctx, want, spec.Tags)
+	if err != nil {
+		return err
+	}
 	subs := []*wantedSubscription{want}
 	if !spec.IsDeadLetter {
-		back := *want
-		back.name, back.topic = want.name+returnSuffix, want.topic+returnSuffix
+		// Settling is only confirmed if it is for both.
+		back.exactlyOnce = have.GetEnableExactlyOnceDelivery()
+		if err := e.topic(ctx, back.topic, spec.Tags); err != nil {
+			return err
+		}
+		if _, err := e.subscription(ctx, &back); err != nil {
+			return err
+		}
 		subs = append(subs, &back)
-	}
-	for _, w := range subs {
-		if err := e.topic(ctx, w.topic, spec.Tags); err != nil {
-			return err
-		}
-		if err := e.subscription(ctx, w); err != nil {
-			return err
-		}
 	}
 	if want.deadTopic != "" {
 		return e.grants(ctx, want.deadTopic, subs)
 	}
 	return nil
+}
+
+// main ensures the subscription itself, and its topic, and returns what there is. One
+// that belongs to another topic, as a topic's second subscription does, needs none of
+// its own name: nobody would ever publish to that.
+func (e *ensuring) main(ctx context.Context, w *wantedSubscription, labels map[string]string) (*pubsubpb.Subscription, error) {
+	have, err := e.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
+	switch {
+	case err != nil && !missing(err):
+		return nil, classifyOpen(ctx, err)
+	case err == nil && have.GetTopic() != w.topic && have.GetTopic() != deletedTopic:
+		e.differs("%s: the topic is %s, not %s, so that it's opened by its address: %s", w.name, have.GetTopic(), w.topic, w.name)
+		w.topic = have.GetTopic()
+		return have, e.compare(ctx, have, w)
+	}
+	if err := e.topic(ctx, w.topic, labels); err != nil {
+		return nil, err
+	}
+	return e.subscription(ctx, w)
 }
 
 // wantedSubscription is what a spec means on Pub/Sub; zero values aren't compared.
@@ -113,6 +141,7 @@ type wantedSubscription struct {
 	deadTopic   string
 	attempts    int32
 	labels      map[string]string
+	exactlyOnce bool
 }
 
 const (
@@ -181,26 +210,27 @@ func (e *ensuring) topic(ctx context.Context, name string, labels map[string]str
 	return nil
 }
 
-func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) error {
+// subscription ensures one, and returns what there is: nil in a dry run that would make it.
+func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) (*pubsubpb.Subscription, error) {
 	admin := e.client.SubscriptionAdminClient
 	get := &pubsubpb.GetSubscriptionRequest{Subscription: w.name}
 	have, err := admin.GetSubscription(ctx, get)
 	if missing(err) && !e.dry {
 		done, cut := e.backend.alone(ctx, w.name)
 		if cut != nil {
-			return cut
+			return nil, cut
 		}
 		defer done()
 		have, err = admin.GetSubscription(ctx, get) // somebody may have been faster
 	}
 	switch {
 	case err == nil:
-		return e.compare(ctx, have, w)
+		return have, e.compare(ctx, have, w)
 	case !missing(err):
-		return classifyOpen(ctx, err)
+		return nil, classifyOpen(ctx, err)
 	case e.dry:
 		e.created(w.name)
-		return nil
+		return nil, nil
 	}
 	made := w.message()
 	_, err = admin.CreateSubscription(ctx, made)
@@ -214,15 +244,15 @@ func (e *ensuring) subscription(ctx context.Context, w *wantedSubscription) erro
 	}
 	if status.Code(err) == codes.AlreadyExists { // somebody else was faster, and may want something else
 		if have, err = admin.GetSubscription(ctx, get); err != nil {
-			return classifyOpen(ctx, err)
+			return nil, classifyOpen(ctx, err)
 		}
-		return e.compare(ctx, have, w)
+		return have, e.compare(ctx, have, w)
 	}
 	if err != nil {
-		return classifyOpen(ctx, err)
+		return nil, classifyOpen(ctx, err)
 	}
 	e.created(w.name)
-	return nil
+	return made, nil
 }
 
 // alone lets one caller at a time make a subscription, until done is called. Two
@@ -253,7 +283,7 @@ func (w *wantedSubscription) message() *pubsubpb.Subscription {
 	s := &pubsubpb.Subscription{
 		Name: w.name, Topic: w.topic, EnableMessageOrdering: w.ordered, Labels: maps.Clone(w.labels),
 		ExpirationPolicy: &pubsubpb.ExpirationPolicy{}, // without a ttl: never
-		DeadLetterPolicy: w.policy(),
+		DeadLetterPolicy: w.policy(), EnableExactlyOnceDelivery: w.exactlyOnce,
 	}
 	if w.ackDeadline > 0 {
 		s.AckDeadlineSeconds = seconds(w.ackDeadline)

@@ -32,6 +32,10 @@ func (e *ensuring) compare(ctx context.Context, have *pubsubpb.Subscription, w *
 	}
 	differs("the topic", "", have.GetTopic(), w.topic)
 	differs("message ordering", "", have.GetEnableMessageOrdering(), w.ordered)
+	differs("the filter", "", orNone(have.GetFilter()), "none")
+	if w.exactlyOnce {
+		differs("exactly-once delivery", "enable_exactly_once_delivery", have.GetEnableExactlyOnceDelivery(), true)
+	}
 	if w.ackDeadline > 0 {
 		differs("the lease", "ack_deadline_seconds", time.Duration(have.GetAckDeadlineSeconds())*time.Second, w.ackDeadline)
 	}
@@ -41,6 +45,8 @@ func (e *ensuring) compare(ctx context.Context, have *pubsubpb.Subscription, w *
 	if ttl := have.GetExpirationPolicy().GetTtl(); ttl != nil {
 		differs("it expires without activity after", "expiration_policy", ttl.AsDuration().String(), "never")
 	}
+	// It would stretch the pauses that a consumer asks for.
+	differs("the retry policy", "retry_policy", retryInWords(have.GetRetryPolicy()), "none")
 	if w.deadTopic != "" {
 		differs("the dead-letter policy", "dead_letter_policy", policyInWords(have.GetDeadLetterPolicy()), policyInWords(w.policy()))
 	}
@@ -121,6 +127,13 @@ func (e *ensuring) settle(ctx context.Context, name string, found []difference, 
 		e.report.Changed = append(e.report.Changed, fmt.Sprintf("%s: %s from %s to %s", name, d.what, d.have, d.want))
 	}
 	return nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
 }
 
 func policyInWords(p *pubsubpb.DeadLetterPolicy) string {

@@ -21,17 +21,28 @@
 // with an ErrPermission; else Open does. What doesn't exist is
 // an ErrQueueNotFound, also a subscription that was detached or whose topic was
 // deleted; credentials that aren't accepted or don't allow the call are an
-// ErrPermission. A subscription that pushes can't be received from.
+// ErrPermission. A subscription that pushes, or exports to BigQuery, Cloud Storage or
+// Bigtable, can't be received from.
 //
 // The subscription's settings are read once, and decide what the queue can do:
-// message ordering, exactly-once delivery, a dead-letter policy, ack deadline,
+// message ordering, exactly-once delivery, a dead-letter policy, filter, ack deadline,
 // retention. Those that may not be read are assumed and named in
-// Capabilities.Assumed. Opened to publish, the topic must have a subscription, as
-// Pub/Sub drops what nobody subscribes to.
+// Capabilities.Assumed. Opened to publish, the queue's subscription must exist, as
+// Pub/Sub drops what nobody subscribes to; by the address of a topic, any subscription
+// of it will do.
+//
+// A subscription with a filter drops what doesn't match, while Publish returns nil: it's
+// in Capabilities.Filter, and opening warns. Where it's the topic's only subscription
+// the topic can't be published to, as one without any: opening fails with an
+// ErrQueueNotFound, unless it's ForConsume. A retry policy, which many Terraform
+// modules set, adds its own backoff (10 s at least by default) to each pause that the
+// consumer asks for: opening warns, and Ensure with QueueSpec.Update removes it.
 //
 // A queue also has a return topic and subscription with the suffix ".return", which
 // Ensure makes: see Delay and Dead letters. One that's made later is received from
-// when the queue is opened again.
+// when the queue is opened again. Each further subscription of a topic is a queue of its
+// own, opened by its address; Ensure, called with its name, makes its return topic and
+// nothing else.
 //
 // # Publishing
 //
@@ -68,25 +79,34 @@
 // (https://docs.cloud.google.com/pubsub/docs/pull).
 //
 // Lease lengths are those of the subscription, or of OpenOptions.Lease, then with one
-// more request for each pull; they're rounded up to whole seconds. Without a
+// more request for each pull; they're rounded up to whole seconds. The service's
+// default of 10 s is short: a minute (QueueSpec.Lease) outlasts a slow network and needs
+// fewer extensions; what a process had leased that was killed comes back that much
+// later. Without a
 // dead-letter policy Pub/Sub counts no attempts. [InfoOf] tells what it says of a
 // delivery.
 //
 // With exactly-once delivery settled means confirmed: an acknowledgement that comes
 // too late fails with ErrLeaseLost, and so does an extension, which ends the
-// handler's context. Otherwise nobody tells.
+// handler's context. Otherwise nobody tells. The subscription and its return
+// subscription both need it, or Capabilities.SettleConfirmed is false: Ensure makes
+// the latter like the former. It holds within one region: what's consumed in another one
+// than before may come again.
 //
 // Pub/Sub may hand messages to a pull whose connection is gone (its emulator does),
 // and hides them until the ack deadline. So a receive that ends early doesn't cut its
 // pull off: it goes on for the next receive, and Close waits for it, for at most
-// Options.Wait. [CountsOf] counts pulls that were cut off all the same as Unread.
+// Options.Wait, 20 s by default, also when the queue is idle. Close with a context of a
+// few seconds: a pull that's cut off by it is no error, and what it may have been handed
+// comes again after the ack deadline. [CountsOf] counts such pulls as Unread.
 //
 // # Delay
 //
 // Pub/Sub can't delay: the due time travels in the metadata, and the consumer waits
 // for it. Up to MaxHold deliveries are held with their leases; what's more goes back
 // for ten minutes at a time, without a handler or a failure, which costs a request for
-// up to a thousand messages. A raw consumer, and another subscription of the topic,
+// up to a thousand messages. With a dead-letter policy that counts as an attempt, so
+// that what has gone back once hops through the return topic instead. A raw consumer, and another subscription of the topic,
 // gets a delayed message at once, with "due" (Unix milliseconds) in the attribute
 // queue-meta.
 //
@@ -103,7 +123,9 @@
 // changed later. Pub/Sub doesn't promise to lock keys: the consumer pulls once at a
 // time, as two answers could overtake each other, handles a key's messages one at a
 // time, and holds what it has fetched of a key while the key's first message backs
-// off. Two processes can't be kept apart for one key. After a
+// off. Two processes can't be kept apart for one key. The order holds for what's
+// published in one region: publishers of a key belong in one, or use a client with a
+// regional endpoint. After a
 // redelivery Pub/Sub may send everything of the key again that came after it, also
 // what was acknowledged.
 //
@@ -114,6 +136,12 @@
 // Ensure sets such a policy where QueueSpec.BrokerMaxAttempts asks for it, as a net:
 // 5 to 100 attempts. It works only if Pub/Sub's own service account may publish to the
 // dead-letter topic and subscribe to the subscription; Ensure says what's missing.
+//
+// What the service itself has dead-lettered says where it failed, how often it was
+// delivered and when it was published first (the attributes CloudPubSubDeadLetterSource…,
+// which only InfoOf still shows): that's in Delivery.DeadLetter, with ReasonBroker, and in
+// EnqueuedAt. Its Source is the name of the subscription: where a queue was opened by its
+// address with another name, Redrive needs AnySource.
 //
 // queue.Redrive moves messages back through the return topic, so that other
 // subscriptions of the topic never see them again. Without one it's refused with
@@ -133,12 +161,15 @@
 //
 // Ensure may be called by several processes at once, and again. Creating a subscription
 // isn't atomic on Google's emulator: when two processes make the same one at once there,
-// messages may go to one that nobody sees. Within one Backend that can't happen.
+// messages may go to one that nobody sees. Within one Backend that can't happen. It makes
+// a topic before the topic's subscription, as the service wants: where a topic was
+// deleted, a publisher that's still open loses what it publishes in between.
 //
 // # Permissions
 //
 //	Open        pubsub.subscriptions.get on the subscription and its return subscription (else the defaults
 //	            are assumed); to publish pubsub.topics.get on the topic, which lists its subscriptions
+//	            (roles/pubsub.subscriber and roles/pubsub.publisher have neither; roles/pubsub.viewer has both)
 //	Publish     pubsub.topics.publish
 //	Consume     pubsub.subscriptions.consume on both subscriptions
 //	Long waits  pubsub.topics.publish on the return topic too; without it they're hidden again and again.
@@ -153,6 +184,20 @@
 //	            pubsub.subscriptions.create, pubsub.subscriptions.get; with a policy pubsub.topics.getIamPolicy,
 //	            pubsub.subscriptions.getIamPolicy; to change what exists pubsub.topics.update, pubsub.subscriptions.update
 //
+// A consumer with roles/pubsub.subscriber alone can't see that there's a dead-letter
+// policy or exactly-once delivery, and takes both to be absent: DeadLetter.MaxFailures is
+// then refused, and what's given back counts for the policy all the same. Grant
+// roles/pubsub.viewer on both subscriptions, too.
+//
+// # What it costs
+//
+// Publishes and what pulls bring are billed by volume, with 1,000 bytes for a request at
+// least (https://cloud.google.com/pubsub/pricing): a lone small message costs as much as
+// one of 1,000 bytes, twice. An idle consumer has two pulls open, each asked for again
+// after Options.Wait: some 8,600 requests a day. Acknowledgements and extensions are
+// free. A delayed message beyond MaxHold is pulled, and billed, again every ten minutes; with a
+// dead-letter policy it's also published again.
+//
 // # Testing
 //
 // Unit tests use package memory with Options.Like PubSub, which has these limits.
@@ -162,7 +207,11 @@
 //
 // # Differences
 //
-// A nil from Settle is no promise without exactly-once delivery. Attempts count
+// A nil from Settle is no promise without exactly-once delivery. With it, an answer may
+// name the messages that have failed, and doesn't say what became of the others: they're
+// asked for once more, and one that Pub/Sub doesn't know then any more is taken for
+// settled by the first request. That's so on Google's emulator, and isn't documented for
+// the service. Attempts count
 // redeliveries, and only with a dead-letter policy. A subscription that Google makes
 // by default is deleted after 31 days without activity; those of Ensure never are.
 // An idle consumer has two pulls open, one for each subscription.

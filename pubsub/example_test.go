@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	gcp "cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/pstest"
@@ -40,7 +41,14 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer q.Close(context.Background())
+	defer func() {
+		// An idle pull takes up to 20 s to end by itself: cutting it off is no error.
+		closing, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := q.Close(closing); err != nil {
+			fmt.Println(err)
+		}
+	}()
 	if err := q.Publish(ctx, &queue.Message{Body: []byte("one book")}); err != nil {
 		fmt.Println(err)
 		return

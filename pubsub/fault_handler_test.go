@@ -51,7 +51,7 @@ func TestServerAHandlerMuchLongerThanTheLease(t *testing.T) {
 	r.await("all handlers to have returned", func() bool { return one.Stats().Succeeded+two.Stats().Succeeded == 10 })
 	assert.NoError(t, one.end())
 	assert.NoError(t, two.end())
-	assert.Zero(t, r.judge(0, r.q, rival))
+	assert.Zero(t, r.judge())
 	assert.Zero(t, one.Stats().LeasesLost+two.Stats().LeasesLost)
 	r.empty()
 }
@@ -107,7 +107,7 @@ func TestServerARedeliveryWhileTheFirstIsBeingHandled(t *testing.T) {
 	assert.NoError(t, one.end())
 	assert.NoError(t, two.end())
 	assert.EqualValues(t, 1, one.Stats().LeasesLost)
-	assert.Equal(t, 1, r.judge(0, r.q, other), "that lease explains it")
+	assert.Equal(t, 1, r.judge(), "that lease explains it")
 	r.empty()
 }
 
@@ -168,7 +168,7 @@ func TestServerAShutdownWithHandlersRunning(t *testing.T) {
 			r.awaitAll()
 			r.await("all to be handled well", func() bool { return s.Succeeded+rest.Stats().Succeeded == 20 })
 			assert.NoError(t, rest.end())
-			assert.EqualValues(t, int(s.Interrupted), r.judge(0, r.q, other), "those that were interrupted came again")
+			assert.EqualValues(t, int(s.Interrupted), r.judge(), "those that were interrupted came again")
 			r.empty()
 		})
 	}
@@ -213,7 +213,7 @@ func TestServerAPoisonMessageOfAKey(t *testing.T) {
 	assert.Equal(t, 3, d.DeadLetter.Failures)
 	assert.Contains(t, d.DeadLetter.Error, errWork.Error())
 	require.NoError(t, dead.Settle(t.Context(), queue.Settlement{Delivery: d}))
-	r.judge(0, r.q)
+	r.judge()
 	r.empty()
 }
 

@@ -54,15 +54,15 @@ func (r *rig) more(n int) {
 }
 
 // finish stops traffic, waits for what was confirmed, ends the consumer and judges.
-func (r *rig) finish(stop func(), c *running, known int, qs ...queue.Queue) {
+func (r *rig) finish(stop func(), c *running) {
 	r.t.Helper()
 	stop()
 	r.awaitAll()
 	assert.NoError(r.t, c.end())
-	duplicates := r.judge(known, qs...)
+	duplicates := r.judge()
 	r.empty()
 	confirmed, unknown, refused := r.confirmed()
-	counts := countsOf(r.t, qs[0])
+	counts := countsOf(r.t, r.q)
 	r.t.Logf("%d confirmed, %d unknown, %d refused; %d duplicates; %d sent again, %d pulls unread, %d settlements failed",
 		confirmed, unknown, refused, duplicates, counts.Retried, counts.Unread, c.Stats().SettleErrors)
 	assert.Positive(r.t, confirmed)
@@ -94,7 +94,7 @@ func TestServerAnOutage(t *testing.T) {
 			time.Sleep(c.long) // the length of the outage
 			c.up(r.net)
 			r.more(200)
-			r.finish(stop, run, 0, r.q)
+			r.finish(stop, run)
 			if !c.explained {
 				assert.Zero(t, countsOf(t, r.q).Retried, "a network that's only late costs nothing")
 			}
@@ -111,7 +111,7 @@ func TestServerAConnectionThatBreaksAgainAndAgain(t *testing.T) {
 		r.net.cut()
 	}
 	r.more(300)
-	r.finish(stop, run, 0, r.q)
+	r.finish(stop, run)
 	assert.GreaterOrEqual(t, r.net.cuts, 8)
 }
 
@@ -121,7 +121,7 @@ func TestServerASlowNetwork(t *testing.T) {
 	run := r.consume(r.q, queue.ConsumerOptions{Concurrency: 10}, nil)
 	stop := r.traffic(r.q)
 	r.more(500)
-	r.finish(stop, run, 0, r.q)
+	r.finish(stop, run)
 	assert.Zero(t, countsOf(t, r.q).Retried)
 }
 
@@ -188,7 +188,7 @@ func TestServerAnOrderingKeyWhosePublishFailed(t *testing.T) {
 	_, unknown, refused := r.confirmed()
 	assert.GreaterOrEqual(t, refused, 4*len(keys)*5, "while nobody was there")
 	assert.Positive(t, unknown, "while nobody answered")
-	r.judge(unknown, r.q, consumer)
+	r.judge()
 	r.empty()
 }
 
@@ -242,7 +242,7 @@ func TestServerOneInvalidMessageAmongAHundred(t *testing.T) {
 			}
 			r.awaitAll()
 			assert.NoError(t, run.end())
-			assert.Zero(t, r.judge(0, q))
+			assert.Zero(t, r.judge())
 			r.empty()
 			if spec.Ordered {
 				assert.Equal(t, `{"n":100}`, r.order[len(r.order)-1], "the next call goes on")

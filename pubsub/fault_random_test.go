@@ -41,11 +41,7 @@ func TestServerANetworkThatDoesWhatItLikes(t *testing.T) {
 			r.awaitAll()
 			assert.NoError(t, run.end())
 
-			qs := []queue.Queue{r.q}
-			if consumer != r.q {
-				qs = append(qs, consumer)
-			}
-			duplicates := r.judge(0, qs...)
+			duplicates := r.judge()
 			confirmed, unknown, refused := r.confirmed()
 			counts := countsOf(t, r.q)
 			t.Logf("%d confirmed, %d unknown, %d refused; %d duplicates; %d sent again, %d pulls unread, %d settlements failed",

@@ -35,6 +35,7 @@ type rig struct {
 	name    string
 	spec    queue.QueueSpec
 	q       queue.Queue
+	ledger  *ledger
 
 	mu       sync.Mutex
 	handled  map[string]int // by body
@@ -43,13 +44,18 @@ type rig struct {
 	consumed []*running
 }
 
+func newRig(t *testing.T) *rig {
+	return &rig{t: t, ledger: newLedger(), handled: map[string]int{}, said: map[string]error{}}
+}
+
 // faulty returns a rig with a queue of its own.
 func faulty(t *testing.T, spec *queue.QueueSpec) *rig {
 	t.Helper()
 	t.Parallel()
-	r := &rig{t: t, direct: clientFor(t), handled: map[string]int{}, said: map[string]error{}}
+	r := newRig(t)
+	r.direct = pubsubtest.Dial(t, emulatorAddress(t), r.ledger.intercept)
 	r.net = newProxy(t, emulatorAddress(t))
-	r.through = pubsubtest.Dial(t, r.net.address)
+	r.through = pubsubtest.Dial(t, r.net.address, r.ledger.intercept)
 	opts := &pubsub.Options{Wait: pullWait}
 	r.backend, r.aside = pubsub.New(r.through, opts), pubsub.New(r.direct, opts)
 	r.name = unique("fault")
@@ -111,7 +117,7 @@ type running struct {
 // nil.
 func (r *rig) consume(q queue.Queue, opts queue.ConsumerOptions, work queue.Handler) *running {
 	r.t.Helper()
-	opts.Logger = slog.New(slog.DiscardHandler)
+	opts.Logger, opts.Hooks = slog.New(slog.DiscardHandler), r.ledger.hooks()
 	c, err := queue.NewConsumer(q, queue.Handler(func(ctx context.Context, d *queue.Delivery) error {
 		r.note(string(d.Body))
 		if work == nil {
@@ -201,30 +207,12 @@ func (r *rig) confirmed() (confirmed, unknown, refused int) {
 	return confirmed, unknown, refused
 }
 
-// judge checks that nothing was handled that was refused, and that every duplicate has
-// its cause: a message that was sent again, a settlement that was given up, a lease
-// that was lost, or one of those that the test knows of. It returns how many there
-// were.
-func (r *rig) judge(known int, qs ...queue.Queue) int {
+// judge checks what was handled: see ledger.judge.
+func (r *rig) judge() (repeated int) {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	duplicates := len(r.order) - len(r.handled)
-	causes := known
-	for _, q := range qs {
-		causes += int(countsOf(r.t, q).Retried)
-	}
-	for _, c := range r.consumed {
-		s := c.Stats()
-		causes += int(s.SettleLost + s.LeasesLost + s.Failed + s.Interrupted)
-	}
-	assert.LessOrEqual(r.t, duplicates, causes, "duplicates and what explains them")
-	for body, err := range r.said {
-		if err != nil && !errors.Is(err, queue.ErrUnknownOutcome) {
-			assert.Zero(r.t, r.handled[body], "%s came though it was refused: %v", body, err)
-		}
-	}
-	return duplicates
+	return r.ledger.judge(r.t, r.handled, r.said)
 }
 
 // empty checks that the server has no message of the queue left.

@@ -198,7 +198,7 @@ func TestServerDelayedMessagesDoNotStopTheOthers(t *testing.T) {
 	assert.Less(t, time.Since(begun), 5*time.Second, "now nothing is in the way")
 	assert.NoError(t, run.end())
 	assert.Len(t, r.handled, 200, "nothing early")
-	assert.Zero(t, r.judge(0, r.q))
+	assert.Zero(t, r.judge())
 	require.NoError(t, r.q.(queue.Purger).Purge(t.Context()))
 }
 

@@ -22,7 +22,7 @@ import (
 const returnSuffix = ".return"
 
 var errShared error = &queue.UnsupportedError{
-	Feature: "publishing again (redrive, a wait beyond 10 minutes) without a return topic, which Ensure makes, to a topic that has or may have other subscriptions",
+	Feature: "publishing again (redrive, a wait beyond 10 minutes) without a return topic, which Ensure makes when it's called with the name of the subscription, to a topic that has or may have other subscriptions or filters",
 	System:  system,
 }
 
@@ -75,7 +75,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	// The topic alone isn't enough: without a subscription it would lose everything.
 	sub, err := h.client.SubscriptionAdminClient.GetSubscription(asking, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription + returnSuffix}, opts...)
 	switch code := status.Code(err); {
-	case err == nil && sub.GetTopic() == h.outBack.topic:
+	case err == nil && sub.GetTopic() == h.outBack.topic && sub.GetFilter() == "" && delivers(sub) == "":
 		return &h.outBack, nil
 	case err == nil || code == codes.NotFound:
 	case seen && ctx.Err() == nil:
@@ -83,7 +83,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	case code != codes.PermissionDenied:
 		return nil, classify(ctx, err)
 	}
-	if h.out.topic == "" {
+	if h.out.topic == "" || h.filter != "" { // a filter might leave it out
 		return nil, errShared
 	}
 	found, err := h.subscribers(ctx, 2)

@@ -176,7 +176,12 @@ func TestPublishingAgainIsRefusedWhereItWouldReachOthers(t *testing.T) {
 		{"it belongs to another subscription", func(t *testing.T, f *fake) {
 			f.topic(t, topicName("solo"))
 			f.subscribe(t, topicName("solo"), subscriptionName("other"), nil)
-		}, queue.OpenOptions{Mode: queue.ForPublish, Address: "topics/solo,subscriptions/solo"}},
+		}, queue.OpenOptions{Mode: queue.ForPublish, Address: "topics/solo"}},
+		{"the return subscription has a filter", func(t *testing.T, f *fake) {
+			f.sharing(t)
+			f.topic(t, topicName("orders.return"))
+			f.subscribe(t, topicName("orders.return"), backSub, func(s *pubsubpb.Subscription) { s.Filter = "attributes:some" })
+		}, queue.OpenOptions{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			onFake(t, func(t *testing.T, f *fake) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,7 +83,7 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	if opts.Lease > 0 && opts.Lease != s.ackDeadline {
 		h.lease = seconds(opts.Lease)
 	}
-	if at.topic == "" {
+	if at.topic == "" && h.noTopic == nil {
 		h.noTopic = topicUnknown(h.subscription, s.err)
 	}
 	h.out.init(h.client, at.topic, &h.counts)
@@ -90,6 +91,7 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	if h.back != nil && !h.backAssumed {
 		h.returning.out, h.returning.until = &h.outBack, time.Now().Add(knownFor)
 	}
+	h.filter = s.filter
 	h.caps = h.capabilities(s)
 	for _, src := range []*source{h.main, h.back} {
 		if src != nil {
@@ -102,34 +104,6 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	return nil
 }
 
-// settings are what a subscription says about itself.
-type settings struct {
-	retention, ackDeadline time.Duration
-	ordering, exactlyOnce  bool
-	counts                 bool // there's a dead-letter policy
-	maxAttempts            int
-	assumed                []string
-	err                    error // why they are assumed
-}
-
-func (s *settings) read(sub *pubsubpb.Subscription) {
-	if d := sub.GetAckDeadlineSeconds(); d > 0 {
-		s.ackDeadline = time.Duration(d) * time.Second
-	}
-	if d := sub.GetMessageRetentionDuration(); d != nil {
-		s.retention = d.AsDuration()
-	}
-	s.ordering = sub.GetEnableMessageOrdering()
-	s.exactlyOnce = sub.GetEnableExactlyOnceDelivery()
-	if p := sub.GetDeadLetterPolicy(); p != nil {
-		s.counts, s.maxAttempts = true, int(p.GetMaxDeliveryAttempts())
-	}
-}
-
-func (s *settings) assume(err error, what ...string) {
-	s.err, s.assumed = err, append(s.assumed, what...)
-}
-
 // readForConsume reads the subscription and looks for its return subscription.
 func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opts *queue.OpenOptions) error {
 	sub, err := h.look(ctx, at.subscription)
@@ -138,17 +112,22 @@ func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opt
 		if err := usable(sub, at); err != nil {
 			return err
 		}
-		if sub.GetPushConfig().GetPushEndpoint() != "" {
-			return &queue.UnsupportedError{Feature: "receiving from a subscription that pushes", System: system}
+		if how := delivers(sub); how != "" {
+			return &queue.UnsupportedError{Feature: "receiving from a subscription that " + how, System: system}
 		}
 		at.topic = sub.GetTopic()
 		s.read(sub)
+		s.warn(h, at.subscription)
+		if err := h.publishFiltered(ctx, at, s, opts.Mode); err != nil {
+			return err
+		}
 	case !denied(err):
 		return err
 	case at.topic == "" && opts.Mode != queue.ForConsume:
 		return topicUnknown(at.subscription, err)
 	default:
-		s.assume(err, "ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy")
+		s.assume(err, "ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy",
+			"retry_policy", "filter")
 	}
 	if opts.Ordered && !s.ordering {
 		return errUnordered
@@ -174,9 +153,14 @@ func (h *handle) readBack(ctx context.Context, s *settings) error {
 	case sub.GetTopic() != topicOf(h.main.name)+returnSuffix:
 		h.log.Warn("not received from, as it belongs to another topic", "queue", h.name, "subscription", name, "topic", sub.GetTopic())
 		return nil
+	case delivers(sub) != "":
+		h.log.Warn("not received from, as it "+delivers(sub), "queue", h.name, "subscription", name)
+		return nil
 	default:
 		own := settings{ackDeadline: defaultAckDeadline}
 		own.read(sub)
+		own.warn(h, name)
+		h.backAssumed = own.filter != "" // not everything comes that way
 		back.ackDeadline, back.exactlyOnce = own.ackDeadline, own.exactlyOnce
 		if s.exactlyOnce && !own.exactlyOnce {
 			h.log.Warn("the return subscription has no exactly-once delivery: what comes through it is acknowledged without the service's word", "queue", h.name, "subscription", name)
@@ -206,25 +190,29 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 	found, err := h.subscribers(ctx, maxMessages)
 	switch {
 	case denied(err):
-		s.assume(err, "that the topic has a subscription", "message_retention_duration")
+		s.assume(err, "that the topic has a subscription", "message_retention_duration", "filter")
 		return nil
 	case err != nil:
 		return err
 	case len(found) == 0:
 		return remote.As(queue.ErrQueueNotFound, errNoSubscription)
 	}
-	which := found[0]
-	for _, name := range found {
-		if name == at.subscription {
-			which = name
-		}
+	which := at.subscription
+	if which == "" {
+		which = found[0]
 	}
+	listed := slices.Contains(found, which)
 	sub, err := h.look(ctx, which)
-	if denied(err) {
-		s.assume(err, "message_retention_duration") // publishing doesn't need more
+	switch {
+	case !listed && (denied(err) || errors.Is(err, queue.ErrQueueNotFound)):
+		return ownMissing(at)
+	case denied(err):
+		s.assume(err, "message_retention_duration", "filter") // publishing doesn't need more
 		return nil
+	case err != nil:
+		return err
 	}
-	if err != nil {
+	if err := usable(sub, at); err != nil {
 		return err
 	}
 	own := *s
@@ -232,14 +220,28 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 	if opts.Ordered && which == at.subscription && !own.ordering {
 		return errUnordered
 	}
-	s.retention = own.retention
+	s.retention, s.filter = own.retention, own.filter
 	s.ordering = s.ordering || own.ordering
+	if s.filter == "" {
+		return nil
+	}
+	s.warnFilter(h, which)
+	if len(found) == 1 {
+		return onlyFiltered(which, s.filter)
+	}
 	return nil
 }
 
 var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
 
 var errNoSubscription = errors.New("the topic has no subscription, so that what's published would be lost")
+
+// ownMissing says that what's published would only reach others than the queue's own
+// consumers.
+func ownMissing(at *place) error {
+	return remote.As(queue.ErrQueueNotFound, fmt.Errorf("%s doesn't exist, and what's published meanwhile would be lost to it; to publish to the other subscriptions of the topic name that alone, in Address: %s",
+		at.subscription, at.topic))
+}
 
 // topicUnknown says that there's nowhere to publish to, for want of a permission.
 func topicUnknown(subscription string, err error) error {
@@ -281,6 +283,7 @@ func (h *handle) capabilities(s settings) queue.Capabilities {
 		MaxReceive: maxMessages, MaxSettle: maxMessages,
 		Lease: s.ackDeadline, MaxExtension: maxAckDeadline,
 		Delays: true, MaxRedeliveryDelay: maxAckDeadline, Retention: s.retention,
+		Filter:          s.filter,
 		Ordering:        s.ordering,
 		SettleConfirmed: s.exactlyOnce && (h.back == nil || h.back.exactlyOnce),
 		Assumed:         s.assumed,
@@ -310,8 +313,9 @@ type handle struct {
 	subscription string  // full name; empty: only a topic is known
 	main         *source // nil: opened to publish
 	back         *source // nil: there's none
-	backAssumed  bool
-	noTopic      error // why out has none, where that isn't known
+	filter       string  // of the main subscription, as far as known
+	backAssumed  bool    // it isn't known to bring what's published to its topic
+	noTopic      error   // why out has none, where that isn't known
 	out          outlet
 	outBack      outlet // the return topic, if there's one
 	returning    returning

@@ -60,19 +60,18 @@ func TestADeadLetterPolicyCountsAttempts(t *testing.T) {
 // A nil from Settle is the service's word only if it is for everything that the
 // queue receives from.
 func TestSettlingIsConfirmedWhereBothSubscriptionsDoIt(t *testing.T) {
-	exactly := func(s *pubsubpb.Subscription) { s.EnableExactlyOnceDelivery = true }
 	for _, c := range []struct {
 		name string
 		back func(*pubsubpb.Subscription)
 		want bool
 		log  string
 	}{
-		{"both", exactly, true, ""},
+		{"both", confirming, true, ""},
 		{"not the return subscription", nil, false, "the return subscription has no exactly-once delivery"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			onFake(t, func(t *testing.T, f *fake) {
-				for name, change := range map[string]func(*pubsubpb.Subscription){"orders": exactly, "orders.return": c.back} {
+				for name, change := range map[string]func(*pubsubpb.Subscription){"orders": confirming, "orders.return": c.back} {
 					f.topic(t, topicName(name))
 					f.subscribe(t, topicName(name), subscriptionName(name), change)
 				}
@@ -89,7 +88,7 @@ func TestSettlingIsConfirmedWhereBothSubscriptionsDoIt(t *testing.T) {
 	t.Run("there's no return subscription", func(t *testing.T) {
 		onFake(t, func(t *testing.T, f *fake) {
 			f.topic(t, topicName("orders"))
-			f.subscribe(t, topicName("orders"), subscriptionName("orders"), exactly)
+			f.subscribe(t, topicName("orders"), subscriptionName("orders"), confirming)
 			assert.True(t, f.open(t, "orders", nil).Capabilities().SettleConfirmed)
 		})
 	})
@@ -110,6 +109,7 @@ func TestSettingsThatMayNotBeReadAreAssumedAndSaid(t *testing.T) {
 		caps := f.open(t, "orders", opts).Capabilities()
 		assert.Equal(t, []string{
 			"ack_deadline", "message_retention_duration", "enable_message_ordering", "enable_exactly_once_delivery", "dead_letter_policy",
+			"retry_policy", "filter",
 			"that " + subscriptionName("orders.return") + " exists",
 		}, caps.Assumed)
 		assert.Equal(t, 10*time.Second, caps.Lease)
@@ -153,6 +153,30 @@ func TestWhatCannotBeOpened(t *testing.T) {
 				s.PushConfig = &pubsubpb.PushConfig{PushEndpoint: "https://example.com"}
 			}))
 		}, want: queue.ErrUnsupported, says: "pushes"},
+		{name: "a subscription that exports to BigQuery", prep: func(_ *testing.T, f *fake) {
+			f.on("GetSubscription", says(subscriptionName("orders"), func(s *pubsubpb.Subscription) {
+				s.BigqueryConfig = &pubsubpb.BigQueryConfig{Table: "p.d.t"}
+			}))
+		}, want: queue.ErrUnsupported, says: "exports to BigQuery"},
+		{name: "one that exports to Cloud Storage", prep: func(_ *testing.T, f *fake) {
+			f.on("GetSubscription", says(subscriptionName("orders"), func(s *pubsubpb.Subscription) {
+				s.CloudStorageConfig = &pubsubpb.CloudStorageConfig{Bucket: "b"}
+			}))
+		}, opts: queue.OpenOptions{Mode: queue.ForConsume}, want: queue.ErrUnsupported, says: "exports to Cloud Storage"},
+		{name: "one that exports to Bigtable", prep: func(_ *testing.T, f *fake) {
+			f.on("GetSubscription", says(subscriptionName("orders"), func(s *pubsubpb.Subscription) {
+				s.BigtableConfig = &pubsubpb.BigtableConfig{Table: "t"}
+			}))
+		}, want: queue.ErrUnsupported, says: "exports to Bigtable"},
+		{name: "a topic that only others subscribe to, by name", prep: func(t *testing.T, f *fake) {
+			f.topic(t, topicName("audited"))
+			f.subscribe(t, topicName("audited"), subscriptionName("audited-audit"), nil)
+		}, queue: "audited", opts: queue.OpenOptions{Mode: queue.ForPublish}, want: queue.ErrQueueNotFound, says: "in Address: " + topicName("audited")},
+		{name: "the same where subscriptions may only be listed", prep: func(t *testing.T, f *fake) {
+			f.topic(t, topicName("audited"))
+			f.subscribe(t, topicName("audited"), subscriptionName("audited-audit"), nil)
+			f.on("GetSubscription", refuse(codes.PermissionDenied))
+		}, queue: "audited", opts: queue.OpenOptions{Mode: queue.ForPublish}, want: queue.ErrQueueNotFound, says: subscriptionName("audited") + " doesn't exist"},
 		{name: "an unordered subscription as an ordered queue", opts: queue.OpenOptions{Ordered: true}, want: queue.ErrInvalid},
 		{name: "the same to publish", opts: queue.OpenOptions{Ordered: true, Mode: queue.ForPublish}, want: queue.ErrInvalid},
 		{name: "a name that isn't portable", queue: "a.b", want: queue.ErrInvalid},
@@ -360,7 +384,7 @@ func TestAPublisherLearnsFromASubscription(t *testing.T) {
 		f.topic(t, topicName("orders"))
 		f.subscribe(t, topicName("orders"), subscriptionName("a-first"), func(s *pubsubpb.Subscription) { s.EnableMessageOrdering = true })
 		publisher := &queue.OpenOptions{Mode: queue.ForPublish}
-		caps := f.open(t, "orders", publisher).Capabilities()
+		caps := f.open(t, "orders", &queue.OpenOptions{Mode: queue.ForPublish, Address: topicName("orders")}).Capabilities()
 		assert.True(t, caps.Ordering)
 		assert.Equal(t, 7*24*time.Hour, caps.Retention)
 		f.ensure(t, "orders", &queue.QueueSpec{Retention: time.Hour})
@@ -370,10 +394,10 @@ func TestAPublisherLearnsFromASubscription(t *testing.T) {
 
 		f.on("GetSubscription", refuse(codes.PermissionDenied))
 		caps = f.open(t, "orders", publisher).Capabilities()
-		assert.Equal(t, []string{"message_retention_duration"}, caps.Assumed)
+		assert.Equal(t, []string{"message_retention_duration", "filter"}, caps.Assumed)
 		f.on("ListTopicSubscriptions", refuse(codes.PermissionDenied))
 		caps = f.open(t, "orders", publisher).Capabilities()
-		assert.Equal(t, []string{"that the topic has a subscription", "message_retention_duration"}, caps.Assumed)
+		assert.Equal(t, []string{"that the topic has a subscription", "message_retention_duration", "filter"}, caps.Assumed)
 	})
 }
 

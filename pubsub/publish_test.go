@@ -284,3 +284,49 @@ func TestThrottlingIsCounted(t *testing.T) {
 		assert.EqualValues(t, 2, c.Retried)
 	})
 }
+
+// Each caller's message is as large as may be: more than 64 MiB of them aren't taken at a
+// time, neither on their way nor waiting to be sent; the others wait, and go then.
+func TestWhatIsGatheredIsBoundedInBytes(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		const bound, size, callers = 64 << 20, 9_000_000, 12
+		q := f.fresh(t, nil)
+		answer := make(chan struct{})
+		var mu sync.Mutex
+		now, most, done := 0, 0, 0
+		f.on("Publish", func(ctx context.Context, in any, _ func() (any, error)) (any, error) {
+			msgs := in.(*pubsubpb.PublishRequest).GetMessages()
+			n := 0
+			for _, m := range msgs {
+				n += len(m.GetData())
+			}
+			mu.Lock()
+			now += n
+			most = max(most, now)
+			mu.Unlock()
+			<-answer
+			mu.Lock()
+			now -= n
+			done += len(msgs)
+			mu.Unlock()
+			return &pubsubpb.PublishResponse{MessageIds: make([]string, len(msgs))}, nil
+		})
+		body := make([]byte, size) // it's only read
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() { assert.NoError(t, q.Publish(t.Context(), &queue.Message{Body: body})) })
+		}
+		synctest.Wait()
+		mu.Lock()
+		assert.LessOrEqual(t, now, bound)
+		assert.GreaterOrEqual(t, now, bound/size*size-size, "as many as fit are under way, or one of them waits for company")
+		mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		assert.ErrorIs(t, q.Publish(ctx, &queue.Message{Body: body}), context.DeadlineExceeded, "there's no room, for as long as the caller wants to wait")
+		close(answer)
+		wg.Wait()
+		assert.LessOrEqual(t, most, bound)
+		assert.Equal(t, callers, done, "nothing of the caller who has gone")
+	})
+}

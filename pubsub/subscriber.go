@@ -35,7 +35,9 @@ func (r *receipt) Original() (body []byte, attributes map[string]string) {
 func (r *receipt) decode() *queue.Delivery {
 	m := r.received.GetMessage()
 	// The handler may write to what it gets.
-	return r.from.h.caps.Wire.Decode(bytes.Clone(m.GetData()), maps.Clone(m.GetAttributes()), nil)
+	attrs := maps.Clone(m.GetAttributes())
+	withoutDeadLetter(attrs)
+	return r.from.h.caps.Wire.Decode(bytes.Clone(m.GetData()), attrs, nil)
 }
 
 var errPublishOnly error = &queue.UnsupportedError{Feature: "receiving from a queue that was opened to publish", System: system}
@@ -76,6 +78,7 @@ func (h *handle) delivery(r *receipt) *queue.Delivery {
 	d := r.decode()
 	m := r.received.GetMessage()
 	d.Source = h.caps.Source
+	r.fillDeadLetter(d)
 	d.FillFromBroker(m.GetMessageId(), m.GetPublishTime().AsTime())
 	if n := int(r.received.GetDeliveryAttempt()); n > 0 { // counted
 		d.Attempt = max(n-h.unseen.Count(d.BrokerID), 1)

@@ -48,6 +48,7 @@ const (
 	ReasonAge      DeadLetterReason = "age"      // for too long
 	ReasonTrial    DeadLetterReason = "trial"    // once, after it was moved back as a test
 	ReasonBridge   DeadLetterReason = "bridge"   // the queue that Bridge copies to can't carry it
+	ReasonBroker   DeadLetterReason = "broker"   // the broker did it itself, and says so
 )
 
 // NewDeadLetter returns the copy of d to publish to a dead-letter queue after it
@@ -88,7 +89,7 @@ func redriven(d *Delivery, now time.Time, o *RedriveOptions) *Message {
 	case m.meta.deadLetter != nil:
 		dl = *m.meta.deadLetter
 	case o.ID == "" && !o.Trial:
-		return m // dead-lettered by the broker, or put there by hand
+		return m // dead-lettered by a broker that doesn't say so, or put there by hand
 	}
 	dl.Redriven++
 	dl.Operation, dl.Trial = o.ID, o.Trial

@@ -49,6 +49,7 @@ var logKeys = map[string]string{
 	"broker_max_attempts": "of the broker's own dead-letter policy",
 	"assumed":             "settings",
 	"subscription":        "of Pub/Sub", "topic": "of Pub/Sub",
+	"filter": "of a subscription", "retry_policy": "of a subscription",
 	"queues": "several", "only": "patterns",
 	"name": "of a circuit breaker", "state": "of it", "was": "its state before",
 }

@@ -374,6 +374,33 @@ func (d *Delivery) FillFromBroker(brokerID string, enqueuedAt time.Time) {
 	}
 }
 
+// FillDeadLetter adds the history of a message that the broker itself has
+// dead-lettered, as far as it tells. What's known from before stays: the first
+// enqueue, and that it was moved back. It's for backends, before FillFromBroker.
+func (d *Delivery) FillDeadLetter(info DeadLetterInfo) {
+	var c metadata
+	if d.carried != nil {
+		c = *d.carried
+	} else if d.meta != nil {
+		c.types = d.meta.types
+	}
+	if info.ID == "" {
+		info.ID = d.ID
+	}
+	info.FirstAt, info.LastAt = wireTime(info.FirstAt), wireTime(info.LastAt)
+	info.Attempt = sane(info.Attempt)
+	if c.enqueuedAt.IsZero() {
+		c.enqueuedAt = info.FirstAt
+	} else {
+		info.FirstAt = c.enqueuedAt
+	}
+	if old := c.deadLetter; old != nil {
+		info.Redriven, info.Operation = old.Redriven, old.Operation
+	}
+	c.deadLetter = &info
+	d.receive(&c)
+}
+
 func unixMilli(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

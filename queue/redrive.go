@@ -19,8 +19,8 @@ type RedriveOptions struct {
 
 	// AnySource also moves messages whose history names another queue than the
 	// one they're moved to, as in a dead-letter queue that several queues share.
-	// Without it they stay. Messages without a history (dead-lettered by the
-	// broker, or put there by hand) are moved in any case.
+	// Without it they stay. Messages without a history (dead-lettered by a broker that
+	// doesn't say where they failed, or put there by hand) are moved in any case.
 	AnySource bool
 
 	// ID names the operation, at most 64 bytes. It stays with the messages that are

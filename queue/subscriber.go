@@ -153,6 +153,11 @@ type Capabilities struct {
 	MaxRedeliveryDelay time.Duration // longest delay of a Release; 0: no limit
 	Retention          time.Duration // how long the broker keeps a message; 0: unknown or for ever
 
+	// Filter is what a message must match to be received, in the broker's own language;
+	// empty: every message is. The broker takes what doesn't match all the same, so that
+	// a nil from Publish doesn't say that it's received here.
+	Filter string
+
 	Ordering bool // OrderingKey works
 	// KeyLocked says that the broker withholds a key's later messages while one is
 	// leased. Without it two answers on their way at once may overtake each other, so
