@@ -3,6 +3,8 @@ package memory_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,4 +53,34 @@ func TestAMessageOutlivesTheRetentionWhenItIsPutOffForLonger(t *testing.T) {
 			})
 		}
 	}
+}
+
+// One with an ordering key would lose its place: so it's said.
+func TestItIsSaidWhenAMessageThatIsPutOffWillNotComeBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Like: memory.SQSFIFO, Create: true})
+		q, err := b.Open(t.Context(), "orders", &queue.OpenOptions{Ordered: true})
+		require.NoError(t, err)
+		var log strings.Builder
+		c, err := queue.NewConsumer(q, func(_ context.Context, d *queue.Delivery) error {
+			if string(d.Body) == "for-long" {
+				return queue.Snooze(q.Capabilities().Retention)
+			}
+			return queue.Snooze(time.Hour)
+		}, &queue.ConsumerOptions{Name: "orders", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- c.Run(ctx) }()
+		for _, body := range []string{"for-long", "shortly"} {
+			require.NoError(t, q.Publish(ctx, &queue.Message{ID: body, Body: []byte(body), OrderingKey: body}))
+		}
+		time.Sleep(time.Minute)
+		stop()
+		require.NoError(t, <-ran)
+		require.NoError(t, q.Close(context.Background()))
+		assert.Equal(t, 1, strings.Count(log.String(), "may be lost"))
+		assert.Contains(t, log.String(), `id=for-long in=96h0m0s retention=96h0m0s`)
+	})
 }

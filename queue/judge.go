@@ -111,17 +111,15 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 
 // comeBackLocked makes the broker deliver again after v.Delay.
 func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Time) {
-	expires := c.expiresBy(l, now.Add(v.Delay))
-	if m := c.caps.MaxRedeliveryDelay; (m > 0 && v.Delay > m || expires) && c.caps.Delays && l.line == nil {
+	far := c.expiresBy(l, now.Add(v.Delay))
+	if m := c.caps.MaxRedeliveryDelay; m > 0 && v.Delay > m {
+		far = true
+	}
+	if far && c.caps.Delays && l.line == nil {
 		// Longer than the broker can hold it back, or keeps it: published again, with
 		// what its count of deliveries would have told.
 		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(v.Delay), failures: v.Failures}, now)
 		return
-	}
-	if expires {
-		// Neither can it be published again, as it would lose its place.
-		c.opts.Logger.Warn("the queue's retention ends before the message comes back: it's lost then", "queue", c.opts.Name, "id", l.id,
-			"in", v.Delay.Round(time.Millisecond), "retention", c.caps.Retention)
 	}
 	switch {
 	case failed:
