@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"sync"
@@ -15,7 +16,7 @@ const DefaultMemoryStoreSize = 100_000
 
 // A MemoryStore is an IdempotencyStore in memory: for tests, and for a queue with
 // one consuming process that may handle repeats again after a restart. Its
-// methods may be called concurrently.
+// methods may be called concurrently. The zero value is one of the default size.
 type MemoryStore struct {
 	max int
 
@@ -38,15 +39,20 @@ type memoryMark struct {
 // that its repeat would be handled again; with as many handlers running it fails
 // with queue.ErrFull.
 func NewMemoryStore(size int) *MemoryStore {
-	if size <= 0 {
-		size = DefaultMemoryStoreSize
+	return &MemoryStore{max: max(size, 0)}
+}
+
+func (s *MemoryStore) lock() {
+	s.mu.Lock()
+	if s.keys == nil {
+		s.max = cmp.Or(s.max, DefaultMemoryStoreSize)
+		s.keys, s.done, s.progress = map[string]*list.Element{}, list.New(), list.New()
 	}
-	return &MemoryStore{max: size, keys: map[string]*list.Element{}, done: list.New(), progress: list.New()}
 }
 
 // Len tells how many keys are held.
 func (s *MemoryStore) Len() int {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	s.expire(s.done, time.Now(), s.done.Len())
 	s.expire(s.progress, time.Now(), s.progress.Len())
@@ -56,7 +62,7 @@ func (s *MemoryStore) Len() int {
 // Begin implements IdempotencyStore.
 func (s *MemoryStore) Begin(_ context.Context, key, token string, ttl time.Duration) (Mark, error) {
 	now := time.Now()
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if e, ok := s.keys[key]; ok {
 		switch m := mark(e); {
@@ -82,7 +88,7 @@ func (s *MemoryStore) Begin(_ context.Context, key, token string, ttl time.Durat
 // Done implements IdempotencyStore.
 func (s *MemoryStore) Done(_ context.Context, key string, ttl time.Duration) error {
 	now := time.Now()
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if e, ok := s.keys[key]; ok {
 		s.remove(e)
@@ -95,7 +101,7 @@ func (s *MemoryStore) Done(_ context.Context, key string, ttl time.Duration) err
 
 // Release implements IdempotencyStore.
 func (s *MemoryStore) Release(_ context.Context, key, token string) error {
-	s.mu.Lock()
+	s.lock()
 	defer s.mu.Unlock()
 	if e, ok := s.keys[key]; ok && !mark(e).done && mark(e).token == token {
 		s.remove(e)

@@ -93,3 +93,16 @@ func TestMemoryStoreLetsOneStart(t *testing.T) {
 	wg.Wait()
 	assert.Equal(t, int64(1), startedCount.Load())
 }
+
+func TestTheZeroMemoryStoreIsUsable(t *testing.T) {
+	t.Parallel()
+	var s middleware.MemoryStore
+	mark, err := s.Begin(t.Context(), "key", "token", time.Minute)
+	require.NoError(t, err)
+	assert.Equal(t, middleware.MarkStarted, mark)
+	require.NoError(t, s.Done(t.Context(), "key", time.Minute))
+	mark, err = s.Begin(t.Context(), "key", "another", time.Minute)
+	require.NoError(t, err)
+	assert.Equal(t, middleware.MarkDone, mark)
+	assert.Equal(t, 1, s.Len())
+}

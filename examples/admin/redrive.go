@@ -29,7 +29,7 @@ func (t *tool) redrive(flags *flag.FlagSet) command {
 	flags.IntVar(&spec.Max, "max", 0, "at most so many")
 	flags.Float64Var(&spec.Rate, "rate", 0, "at most so many a second")
 	flags.IntVar(&spec.Try, "try", 0, "move so many first, and the rest only if they don't fail again")
-	flags.DurationVar(&spec.TryFor, "try-for", 0, "how long to wait for those. Default 1m")
+	flags.DurationVar(&spec.TryFor, "try-for", 0, "how long the queue's consumers, which must run, get to handle those. Default 1m")
 	flags.IntVar(&spec.TryAllow, "try-allow", 0, "so many of those may fail again")
 	flags.StringVar(&spec.Reason, "reason", "", "why, for the log")
 	resume := flags.String("resume", "", "go on with the operation of this id")

@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/anyqueue/anyqueue/examples/internal/backends"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/pubsub"
 	"github.com/anyqueue/anyqueue/queue"
@@ -90,15 +89,16 @@ func run(ctx context.Context, stop func()) error {
 	systems := config.Backends{ // QUEUE_BACKEND chooses
 		"memory": memory.New(nil),
 		"sqs":    awsclient.Backend(&awsclient.Options{SQS: &sqs.Options{Wait: wait}}),
-		"pubsub": pubsub.NewBackend(&pubsub.Options{Project: backends.Project(os.LookupEnv), Wait: wait}),
+		"pubsub": pubsub.NewBackend(&pubsub.Options{Wait: wait}),
 	}
 	bus, err := newBus(systems, printer{done: stop}, slog.Default())
 	if err != nil {
 		return err
 	}
-	err = queue.PublishJSON(ctx, bus.Publisher("crm-leads"), Lead{ID: "1", Email: "ada@example.com"})
+	lead := Lead{ID: "1", Email: "ada@example.com"}
+	err = queue.PublishJSON(ctx, bus.Publisher("crm-leads"), lead, queue.WithID(lead.ID))
 	if err != nil {
 		return err // not durable: tell whoever asked
 	}
-	return bus.Run(ctx) // until SIGTERM; then it drains
+	return bus.Run(ctx) // until SIGTERM ends ctx; then it drains
 }

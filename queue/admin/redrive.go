@@ -36,8 +36,9 @@ type RedriveSpec struct {
 	Rate float64 `json:"rate,omitempty"`
 
 	// Try is how many messages are moved first, as a test; 0: none. After TryFor
-	// (default 1 minute, which must be enough to handle them) those that failed
-	// again are counted, and with more than TryAllow the operation is Stopped.
+	// (default 1 minute, which must be enough for the queue's consumers to handle
+	// them: what nobody has tried hasn't failed) those that failed again are counted,
+	// and with more than TryAllow the operation is Stopped.
 	Try      int           `json:"try,omitempty"`
 	TryFor   time.Duration `json:"try_for_ns,omitempty"`
 	TryAllow int           `json:"try_allow,omitempty"`
