@@ -55,6 +55,44 @@ func TestAMessageOutlivesTheRetentionWhenItIsPutOffForLonger(t *testing.T) {
 	}
 }
 
+// The same goes for one that keeps failing, as long as somebody tries.
+func TestAMessageThatKeepsFailingIsNotDroppedByTheRetention(t *testing.T) {
+	t.Parallel()
+	for _, like := range []memory.Like{memory.Portable, memory.SQSStandard, memory.PubSub} {
+		t.Run(like.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := memory.New(&memory.Options{Like: like, Create: true, Retention: 24 * time.Hour})
+				q, err := b.Open(t.Context(), "orders", nil)
+				require.NoError(t, err)
+				begun := time.Now()
+				const outage = 60 * time.Hour
+				var failures, successes int
+				c, err := queue.NewConsumer(q, func(_ context.Context, d *queue.Delivery) error {
+					if time.Since(begun) < outage {
+						failures = d.Failures
+						return assert.AnError
+					}
+					successes++
+					return nil
+				}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
+				require.NoError(t, err)
+				ctx, stop := context.WithCancel(t.Context())
+				ran := make(chan error, 1)
+				go func() { ran <- c.Run(ctx) }()
+				require.NoError(t, q.Publish(ctx, &queue.Message{Body: []byte("a")}))
+				time.Sleep(outage + time.Hour)
+				stop()
+				require.NoError(t, <-ran)
+				require.NoError(t, q.Close(context.Background()))
+				assert.Equal(t, 1, successes)
+				assert.Greater(t, failures, 500, "counted over all copies")
+				assert.Empty(t, b.Messages("orders"))
+			})
+		})
+	}
+}
+
 // One with an ordering key would lose its place: so it's said.
 func TestItIsSaidWhenAMessageThatIsPutOffWillNotComeBack(t *testing.T) {
 	t.Parallel()

@@ -159,7 +159,7 @@ func (dl *deadLetter) warn(info queue.ConsumerInfo) {
 	}
 	o, caps := dl.opts, info.Capabilities
 	if o.MaxAge == 0 && o.MaxFailures == 0 && caps.Retention > 0 {
-		info.Logger.Warn("deliveries that keep failing are never given up: the queue's retention removes them",
+		info.Logger.Warn("deliveries that keep failing are never given up: they come again until they succeed, or the queue's retention removes them",
 			"queue", info.Name, "retention", caps.Retention)
 	}
 	if n := caps.BrokerMaxAttempts; n > 0 && o.MaxFailures >= n {

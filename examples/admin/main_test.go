@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyqueue/anyqueue/examples/internal/testbed"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
@@ -43,7 +42,7 @@ func atDesk(t *testing.T, f func(d *desk)) {
 // ask runs a command, with an input.
 func (d *desk) ask(ctx context.Context, in string, args ...string) (out string, err error) {
 	d.Helper()
-	var stdout, stderr safe
+	var stdout, stderr testbed.Output
 	t := &tool{
 		backends: config.Backends{"memory": d.broker},
 		lookup:   func(name string) (string, bool) { return d.state, name == "QUEUES_STATE" },
@@ -59,24 +58,6 @@ func (d *desk) run(args ...string) string {
 	out, err := d.ask(d.Context(), "", args...)
 	require.NoError(d, err)
 	return out
-}
-
-// safe is a buffer for several goroutines.
-type safe struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safe) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safe) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 func (d *desk) open(name string) queue.Queue {

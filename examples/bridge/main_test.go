@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyqueue/anyqueue/examples/internal/testbed"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue"
 	"github.com/anyqueue/anyqueue/queue/config"
@@ -25,7 +25,7 @@ import (
 type clouds struct {
 	*testing.T
 	sqs, pubsub *memory.Broker
-	out, errs   safe
+	out, errs   testbed.Output
 }
 
 // onClouds runs a test on virtual time.
@@ -61,24 +61,6 @@ func (c *clouds) open(on *memory.Broker, name string) queue.Queue {
 	require.NoError(c, err)
 	c.Cleanup(func() { assert.NoError(c, q.Close(context.Background())) })
 	return q
-}
-
-// safe is a buffer for several goroutines.
-type safe struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safe) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safe) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 func TestBridgeEmptiesAQueueWhileProducersMove(t *testing.T) {

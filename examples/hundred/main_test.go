@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,14 +14,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/anyqueue/anyqueue/examples/internal/testbed"
 	"github.com/anyqueue/anyqueue/memory"
 	"github.com/anyqueue/anyqueue/queue/config"
 )
 
 func unset(string) (string, bool) { return "", false }
 
-func newProgram() (*program, *output) {
-	out := &output{}
+func newProgram() (*program, *testbed.Output) {
+	out := &testbed.Output{}
 	return &program{
 		backends: config.Backends{memory.System: memory.New(&memory.Options{Create: true})}, lookup: unset, out: out, errs: out,
 	}, out
@@ -35,7 +34,7 @@ func TestAHundredAndTwentyQueuesLoseNothing(t *testing.T) {
 		p, out := newProgram()
 		require.NoError(t, p.run(t.Context(), []string{"-for", "1m", "-rate", "200"}), "%s", out)
 		var r result
-		require.NoError(t, json.Unmarshal([]byte(out.lastLine()), &r))
+		require.NoError(t, json.Unmarshal([]byte(out.LastLine()), &r))
 		assert.Equal(t, 120, r.Queues)
 		assert.InDelta(t, 60*200, r.Published, 3000)
 		assert.Equal(t, r.Published, r.Handled+r.DeadLettered)
@@ -54,7 +53,7 @@ func TestDeadLettersAreLeftIfAskedTo(t *testing.T) {
 		p.backends[memory.System] = mem
 		require.NoError(t, p.run(t.Context(), []string{"-for", "20s", "-rate", "50", "-only", "partner-*", "-keep"}), "%s", out)
 		var r result
-		require.NoError(t, json.Unmarshal([]byte(out.lastLine()), &r))
+		require.NoError(t, json.Unmarshal([]byte(out.LastLine()), &r))
 		assert.Positive(t, r.DeadLettered)
 		assert.Len(t, mem.Messages("partner-dlq"), r.DeadLettered)
 	})
@@ -66,7 +65,7 @@ func TestAPartOfTheQueuesRunsAlone(t *testing.T) {
 		p, out := newProgram()
 		require.NoError(t, p.run(t.Context(), []string{"-for", "10s", "-rate", "50", "-only", "fraud-*,audit-login"}), "%s", out)
 		var r result
-		require.NoError(t, json.Unmarshal([]byte(out.lastLine()), &r))
+		require.NoError(t, json.Unmarshal([]byte(out.LastLine()), &r))
 		assert.Equal(t, 5, r.Queues)
 		assert.Equal(t, r.Published, r.Handled)
 		assert.Positive(t, r.Published)
@@ -81,7 +80,7 @@ func TestAnInterruptDrainsAndLeavesTheRest(t *testing.T) {
 		defer cancel()
 		require.NoError(t, p.run(ctx, []string{"-for", "0"}), "%s", out)
 		var r result
-		require.NoError(t, json.Unmarshal([]byte(out.lastLine()), &r))
+		require.NoError(t, json.Unmarshal([]byte(out.LastLine()), &r))
 		assert.Equal(t, r.Published, r.Handled+r.DeadLettered+r.Open)
 		assert.Zero(t, r.Lost, "what's open isn't lost")
 	})
@@ -128,27 +127,4 @@ func TestWhatCannotBeMeantIsRefused(t *testing.T) {
 		err := p.run(t.Context(), strings.Fields(args))
 		require.ErrorContains(t, err, want, args)
 	}
-}
-
-// output is what a program writes, which may be read meanwhile.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-func (o *output) lastLine() string {
-	lines := strings.Split(strings.TrimSpace(o.String()), "\n")
-	return lines[len(lines)-1]
 }

@@ -43,7 +43,7 @@ func (b *Broker) Start(t *testing.T, url string, args ...string) *Process {
 // StartOn is Start for a process that uses several brokers.
 func StartOn(t *testing.T, ends []End, args ...string) *Process {
 	t.Helper()
-	p := &Process{Out: newOutput(), cmd: exec.CommandContext(t.Context(), ends[0].binary, args...), done: make(chan struct{})}
+	p := &Process{Out: &Output{}, cmd: exec.CommandContext(t.Context(), ends[0].binary, args...), done: make(chan struct{})}
 	p.cmd.Env = environment(ends)
 	p.cmd.Stdout, p.cmd.Stderr = p.Out, p.Out
 	require.NoError(t, p.cmd.Start())
@@ -153,22 +153,23 @@ func Drain(t *testing.T, ps ...*Process) {
 	}
 }
 
-// Output is what a process has written. It may be used concurrently.
+// Output is what a program has written. It may be used concurrently; the zero value is
+// empty.
 type Output struct {
 	mu      sync.Mutex
 	buf     []byte
-	changed chan struct{} // closed at the next change
+	changed chan struct{} // closed at the next change; nil: nobody waits for it
 }
-
-func newOutput() *Output { return &Output{changed: make(chan struct{})} }
 
 // Write implements io.Writer.
 func (o *Output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.buf = append(o.buf, b...)
-	close(o.changed)
-	o.changed = make(chan struct{})
+	if o.changed != nil {
+		close(o.changed)
+		o.changed = nil
+	}
 	return len(b), nil
 }
 
@@ -182,6 +183,9 @@ func (o *Output) String() string {
 func (o *Output) find(re *regexp.Regexp) (found []string, changed <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.changed == nil {
+		o.changed = make(chan struct{})
+	}
 	return re.FindStringSubmatch(string(o.buf)), o.changed
 }
 
