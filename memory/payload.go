@@ -45,28 +45,29 @@ func (p *payload) options() []queue.MessageOption {
 	return p.more.options
 }
 
-// store copies a message that Prepare has accepted.
-func (p *payload) store(prepared *queue.Prepared, w *queue.Wire, from *bodies) (size int, err error) {
+// store copies a message that PrepareEach has accepted, whose attributes it has
+// added already.
+func (p *payload) store(prepared *queue.Prepared, attrBytes int, w *queue.Wire, from *bodies) (size int, err error) {
 	m := prepared.Message
-	body, attrs := m.Body, m.Attributes
 	if m.HasMetadata() {
 		// The same way as on a real wire: what doesn't fit is cut here too.
 		enc, err := w.Encode(m)
 		if err != nil {
 			return 0, err
 		}
-		p.encoded = true
-		body, attrs = enc.Body, enc.Attributes
+		*p = payload{encoded: true}
 		if enc.Types != nil {
 			p.extra().types = enc.Types
 		}
+		size = p.keep(enc.Body, enc.Attributes, from)
 	} else {
-		p.id = m.ID
+		p.id, p.body = m.ID, from.copyOf(m.Body)
+		size = len(m.Body) + attrBytes
 	}
 	if len(prepared.Options) > 0 {
 		p.extra().options = append([]queue.MessageOption(nil), prepared.Options...)
 	}
-	return p.keep(body, attrs, from), nil
+	return size, nil
 }
 
 // keep copies body and attributes and returns their size.
@@ -74,19 +75,21 @@ func (p *payload) keep(body []byte, attrs map[string]string, from *bodies) (size
 	p.body = from.copyOf(body)
 	size = len(body)
 	for k, v := range attrs {
+		p.add(k, v)
 		size += len(k) + len(v)
-		if int(p.count) < len(p.attrs) {
-			p.attrs[p.count] = attribute{k, v}
-			p.count++
-			continue
-		}
-		x := p.extra()
-		if x.attrs == nil {
-			x.attrs = make([]attribute, 0, len(attrs)-len(p.attrs))
-		}
-		x.attrs = append(x.attrs, attribute{k, v})
 	}
 	return size
+}
+
+// add keeps an attribute.
+func (p *payload) add(name, value string) {
+	if int(p.count) < len(p.attrs) {
+		p.attrs[p.count] = attribute{name, value}
+		p.count++
+		return
+	}
+	x := p.extra()
+	x.attrs = append(x.attrs, attribute{name, value})
 }
 
 // clone is bytes.Clone without capacity to spare, and without clearing memory

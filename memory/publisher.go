@@ -58,12 +58,16 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 
 // prepare checks a message and copies it.
 func (h *handle) prepare(m *queue.Message, now time.Time, e *entry) error {
-	p, err := h.prep.Prepare(m, now)
+	it := &broker.Item[payload]{}
+	attrs := 0
+	p, err := h.prep.PrepareEach(m, now, func(name, value string) {
+		it.Payload.add(name, value)
+		attrs += len(name) + len(value)
+	})
 	if err != nil {
 		return err
 	}
-	it := &broker.Item[payload]{}
-	e.Size, err = it.Payload.store(&p, &h.core.wire, &h.core.broker.bodies)
+	e.Size, err = it.Payload.store(&p, attrs, &h.core.wire, &h.core.broker.bodies)
 	if err != nil {
 		return err
 	}

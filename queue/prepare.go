@@ -29,6 +29,14 @@ type Prepared struct {
 // letter, a redrive) it accepts whenever the system can have carried the
 // original.
 func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
+	return c.PrepareEach(m, now, nil)
+}
+
+// PrepareEach is Prepare, and calls each, unless that's nil, with every attribute
+// of m: going over a map costs more than copying what's in it, so a backend that
+// keeps a copy does both at once. When it fails, or the message that it returns
+// has metadata, each may have been called for none or some of them.
+func (c *Capabilities) PrepareEach(m *Message, now time.Time, each func(name, value string)) (Prepared, error) {
 	if m == nil {
 		return Prepared{}, &InvalidError{"message", "nil"}
 	}
@@ -78,7 +86,7 @@ func (c *Capabilities) Prepare(m *Message, now time.Time) (Prepared, error) {
 	if md != nil && !library {
 		p.Message = forwarded(p.Message, now)
 	}
-	if err := c.Wire.check(p.Message); err != nil {
+	if err := c.Wire.check(p.Message, each); err != nil {
 		return p, err
 	}
 	return p, nil

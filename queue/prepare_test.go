@@ -88,6 +88,22 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
+func TestPrepareEachShowsEveryAttributeOnce(t *testing.T) {
+	t.Parallel()
+	given := map[string]string{"a": "1", "b": "2", "c": "\u00e9"}
+	for _, m := range []*Message{{Attributes: given}, {Attributes: given, ID: "x"}, {Attributes: given, Delay: time.Second}} {
+		seen, calls := map[string]string{}, 0
+		caps := sqsLike()
+		_, err := caps.PrepareEach(m, time.Now(), func(name, value string) {
+			seen[name] = value
+			calls++
+		})
+		require.NoError(t, err)
+		assert.Equal(t, given, seen)
+		assert.Equal(t, len(given), calls)
+	}
+}
+
 func with(m map[string]string, k, v string) map[string]string {
 	out := maps.Clone(m)
 	out[k] = v

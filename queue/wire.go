@@ -99,7 +99,7 @@ func PortableWire() Wire {
 // check fails when a message can't be carried, so that what it accepts can be
 // encoded. It costs no allocation for a message without metadata, or with an ID
 // or a due time, that is far from every limit.
-func (w *Wire) check(m *Message) error {
+func (w *Wire) check(m *Message, each func(name, value string)) error {
 	if err := w.checkKey("ordering key", m.OrderingKey); err != nil {
 		return err
 	}
@@ -130,6 +130,9 @@ func (w *Wire) check(m *Message) error {
 		}
 	}
 	for k, v := range m.Attributes {
+		if each != nil {
+			each(k, v)
+		}
 		// Most are as simple as they can be: nothing else need be looked at.
 		plain := plainASCII(v)
 		if !plain || !w.plainName(k) || w.MaxValueBytes > 0 && len(v) > w.MaxValueBytes {

@@ -215,7 +215,7 @@ func TestCheckCostsNoAllocationForOrdinaryMessages(t *testing.T) {
 	for name, r := range wires() {
 		for mname, m := range cases {
 			n := testing.AllocsPerRun(100, func() {
-				if err := r.wire.check(m); err != nil {
+				if err := r.wire.check(m, nil); err != nil {
 					t.Error(err)
 				}
 			})
@@ -245,7 +245,7 @@ func TestCheckIsExact(t *testing.T) {
 					m.meta = &metadata{due: time.Now()}
 				}
 				enc, err := r.wire.Encode(m)
-				if cerr := r.wire.check(m); (cerr == nil) != (err == nil) {
+				if cerr := r.wire.check(m, nil); (cerr == nil) != (err == nil) {
 					t.Fatalf("seed %d: check: %v, Encode: %v", seed, cerr, err)
 				}
 				if err != nil {
@@ -326,7 +326,7 @@ func BenchmarkCheck(b *testing.B) {
 	m := &Message{Body: []byte(strings.Repeat("x", 1024)), Attributes: map[string]string{"a": "1", "b": "2", "c": "3"}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := w.check(m); err != nil {
+		if err := w.check(m, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -77,7 +77,7 @@ func (q *Queue[P]) Snapshot(now Instant, limit int, ready bool) []Snapshot[P] {
 
 // walk calls f for every message that isn't done, in no order.
 func (q *Queue[P]) walk(f func(*Item[P])) {
-	for it := q.ready.head; it != nil; it = it.next {
+	for it := range q.ready.all {
 		if it.key == nil || q.cfg.Ordering != Resend {
 			f(it)
 		}
@@ -130,7 +130,7 @@ func (q *Queue[P]) Purge(now Instant) {
 			it.state = Gone
 		}
 	}
-	q.ready, q.leases, q.timed, q.keys = list[P]{}, ring[P]{}, nil, nil
+	q.ready, q.leases, q.timed, q.keys = fifo[P]{}, ring[P]{}, nil, nil
 	q.total, q.leased, q.delayed, q.bytes = 0, 0, 0, 0
 	q.finish(now)
 }

@@ -146,7 +146,7 @@ type Queue[P any] struct {
 	deadAfter uint32 // deliveries; 0: never
 
 	seq    uint64
-	ready  list[P] // for a key: one item that stands for it
+	ready  fifo[P] // for a key: one item that stands for it
 	leases ring[P]
 	timed  heap[P] // delayed messages and odd leases
 	keys   map[string]*key[P]

@@ -46,17 +46,6 @@ func (l *list[P]) insert(it *Item[P]) {
 	l.n++
 }
 
-// filter keeps the items for which keep is true.
-func (l *list[P]) filter(keep func(*Item[P]) bool) {
-	var kept list[P]
-	for it := l.pop(); it != nil; it = l.pop() {
-		if keep(it) {
-			kept.push(it)
-		}
-	}
-	*l = kept
-}
-
 // ring holds leases in the order of their ends, which for leases of the same
 // length is the order in which they begin. An item leaves from anywhere in
 // constant time, by its position.

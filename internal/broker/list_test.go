@@ -28,20 +28,6 @@ func TestListInsertKeepsTheOrderOfSending(t *testing.T) {
 	}
 }
 
-func TestListFilterKeepsTheRestInOrder(t *testing.T) {
-	t.Parallel()
-	var l list[int]
-	for i := range 10 {
-		l.push(&item{seq: uint64(i)})
-	}
-	l.filter(func(it *item) bool { return it.seq%3 == 0 })
-	var got []uint64
-	for it := l.pop(); it != nil; it = l.pop() {
-		got = append(got, it.seq)
-	}
-	assert.Equal(t, []uint64{0, 3, 6, 9}, got)
-}
-
 func TestRingGivesTheEarliestWhereverItemsLeave(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -106,7 +106,7 @@ func (q *Queue[P]) Recycle(b *Batch[P]) {
 
 // take leases what's ready.
 func (q *Queue[P]) take(r Request, now Instant) (*Batch[P], error) {
-	if q.ready.head == nil {
+	if q.ready.n == 0 {
 		return nil, nil
 	}
 	most := r.Max
@@ -243,7 +243,7 @@ func (q *Queue[P]) expired(it *Item[P], now Instant) bool {
 // expireReady drops what the queue no longer keeps from the head of a queue that nobody
 // receives from.
 func (q *Queue[P]) expireReady(now Instant) {
-	for it := q.ready.head; it != nil && it.key == nil && q.expired(it, now); it = q.ready.head {
+	for it := q.ready.first(); it != nil && it.key == nil && q.expired(it, now); it = q.ready.first() {
 		q.ready.pop()
 		q.forget(it)
 	}

@@ -81,7 +81,7 @@ func (q *Queue[P]) EachLeased(now Instant, f func(P)) {
 func (q *Queue[P]) PassOver(now Instant, later func(P) bool) {
 	q.lock(now)
 	defer q.finish(now)
-	var last list[P]
+	var last fifo[P]
 	q.ready.filter(func(it *Item[P]) bool {
 		if it.key == nil && later(it.Payload) {
 			last.push(it)
