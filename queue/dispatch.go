@@ -17,11 +17,12 @@ var errGoexit = errors.New("queue: the handler called runtime.Goexit")
 // small enough for the allocator's fast way.
 const leasesPerBlock = 32
 
-// acceptLocked takes over what a receive has brought.
-func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
-	c.stats.Received += uint64(len(ds))
-	idle := c.phase != phaseRunning || c.stats.Paused
-	c.settle.corked = idle
+// newLeases makes what a receive has brought ready to be accepted, as far as
+// that can be done without the lock, for which all handlers' ends wait. The
+// leases are chained by their next.
+func (c *Consumer) newLeases(ds []*Delivery, now time.Time) *lease {
+	var first *lease
+	last := &first
 	var block []lease
 	for i, d := range ds {
 		if len(block) == 0 {
@@ -29,20 +30,10 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 		}
 		l := &block[0]
 		block = block[1:]
+		*last, last = l, &l.next
 		l.c, l.d = c, d
-		l.kept, l.scope = keep(d), c.scope
-		if d.Attempt != 1 {
-			c.noteRedeliveryLocked(d)
-		}
+		l.kept = keep(d)
 		l.arrived, l.due = now, d.Due()
-		if l.due.After(now) {
-			c.track.waited(d)
-		}
-		l.failures = c.track.failures(d)
-		d.Failures = l.failures
-		if due := c.track.due(d); due.After(l.due) {
-			l.due = due
-		}
 		if !d.Deadline.IsZero() {
 			l.deadline = d.Deadline
 			l.length = c.caps.Lease
@@ -53,17 +44,39 @@ func (c *Consumer) acceptLocked(ds []*Delivery, now time.Time) {
 			if m := c.caps.MaxLease; m > 0 && m < c.opts.MaxExtension {
 				l.capAt = now.Add(m)
 			}
-			c.keepLocked(l)
 		}
+	}
+	return first
+}
+
+// acceptLocked takes over n deliveries that a receive has brought.
+func (c *Consumer) acceptLocked(first *lease, n int, now time.Time) {
+	c.stats.Received += uint64(n) //nolint:gosec // a length
+	idle := c.phase != phaseRunning || c.stats.Paused
+	c.settle.corked = idle
+	for l := first; l != nil; l = first {
+		first, l.next = l.next, nil
+		l.scope = c.scope
+		d := l.d
+		if d.Attempt != 1 {
+			c.noteRedeliveryLocked(d)
+		}
+		if l.due.After(now) {
+			c.track.waited(d)
+		}
+		l.failures = c.track.failures(d)
+		d.Failures = l.failures
+		if due := c.track.due(d); due.After(l.due) {
+			l.due = due
+		}
+		c.keepLocked(l)
 		if idle {
 			c.releaseLocked(l, 0, now)
 			continue
 		}
 		c.placeLocked(l, now)
 	}
-	if len(ds) > 0 {
-		c.armLeasesLocked(now)
-	}
+	c.armLeasesLocked(now)
 	if idle {
 		c.settle.uncorkLocked()
 		return

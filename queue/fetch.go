@@ -282,6 +282,7 @@ func (f *fetcher) receiveLocked(n int) bool {
 		c.tellReceived(Received{Asked: n, Deliveries: ds, Began: begun, Took: now.Sub(begun), Err: err})
 	}
 
+	leases := c.newLeases(ds, now)
 	c.mu.Lock()
 	if epoch == f.epoch {
 		f.reserved -= n
@@ -295,7 +296,7 @@ func (f *fetcher) receiveLocked(n int) bool {
 		// After an error this goroutine has to wait; a late one just hands over.
 		f.handing = err == nil && epoch == f.epoch
 		before := c.undue
-		c.acceptLocked(ds, now)
+		c.acceptLocked(leases, len(ds), now)
 		f.undue = c.undue-before > uint64(len(ds)/2)
 		f.handing = false
 	}

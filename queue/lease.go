@@ -98,11 +98,10 @@ func (l *lease) nextEvent() time.Time {
 
 // keepLocked begins to keep the lease of a delivery that was just received.
 func (c *Consumer) keepLocked(l *lease) {
-	if l.deadline.IsZero() {
-		return
+	if !l.deadline.IsZero() {
+		l.at = l.nextEvent()
+		c.leases.insert(l)
 	}
-	l.at = l.nextEvent()
-	c.leases.insert(l)
 }
 
 func (c *Consumer) armLeasesLocked(now time.Time) {
