@@ -247,7 +247,7 @@ func (h *handle) receiveFaulty(ctx context.Context, fs *faults, n int) ([]*queue
 	if f != nil && f.Effect == Refuse {
 		return nil, h.fail("receive from", f.Err)
 	}
-	ds, err := h.receive(ctx, n)
+	ds, err := h.receive(ctx, n, false)
 	if f != nil && err == nil {
 		return nil, h.fail("receive from", f.Err)
 	}

@@ -105,22 +105,7 @@ func clone(b []byte) []byte {
 
 // load fills a delivery with copies that are its own.
 func (p *payload) load(d *queue.Delivery, w *queue.Wire) {
-	body := clone(p.body)
-	n := int(p.count)
-	var more []attribute
-	if p.more != nil {
-		more = p.more.attrs
-	}
-	var attrs map[string]string
-	if n > 0 {
-		attrs = make(map[string]string, n+len(more))
-		for _, a := range p.attrs[:n] {
-			attrs[a.name] = a.value
-		}
-		for _, a := range more {
-			attrs[a.name] = a.value
-		}
-	}
+	body, attrs := p.content()
 	if p.encoded {
 		var types map[string]string
 		if p.more != nil {
@@ -130,6 +115,25 @@ func (p *payload) load(d *queue.Delivery, w *queue.Wire) {
 		return
 	}
 	d.ID, d.Body, d.Attributes = p.id, body, attrs
+}
+
+// content returns copies of body and attributes as they're stored.
+func (p *payload) content() (body []byte, attrs map[string]string) {
+	n := int(p.count)
+	var more []attribute
+	if p.more != nil {
+		more = p.more.attrs
+	}
+	if n > 0 {
+		attrs = make(map[string]string, n+len(more))
+		for _, a := range p.attrs[:n] {
+			attrs[a.name] = a.value
+		}
+		for _, a := range more {
+			attrs[a.name] = a.value
+		}
+	}
+	return clone(p.body), attrs
 }
 
 // ids renders the broker's ids of a queue. They cost next to nothing when

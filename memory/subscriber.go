@@ -22,13 +22,14 @@ type delivery struct {
 	item     *broker.Item[payload]
 	gen      uint32
 	receives int32
+	unfilled bool // see Fill
 }
 
 // Original returns what was published, whatever the handler has done to its
 // copy, as long as the broker has the message. It makes delivery a
 // queue.Original.
 func (d *delivery) Original() (body []byte, attributes map[string]string) {
-	if !d.core.q.Share(d.item) {
+	if !d.unfilled && !d.core.q.Share(d.item) {
 		return d.Body, d.Attributes
 	}
 	var o queue.Delivery
@@ -39,6 +40,25 @@ func (d *delivery) Original() (body []byte, attributes map[string]string) {
 // Receive waits until there's a message, ctx has ended or the queue was closed.
 // Like SQS and Pub/Sub it returns nothing after 20 seconds.
 func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
+	return h.receiveAnyhow(ctx, max, false)
+}
+
+// ReceiveUnfilled is Receive, but that deliveries lack body and attributes until
+// Fill. It's what the engine calls, see there.
+func (h *handle) ReceiveUnfilled(ctx context.Context, max int) ([]*queue.Delivery, error) {
+	return h.receiveAnyhow(ctx, max, true)
+}
+
+// Fill completes a delivery that ReceiveUnfilled has returned. Until that's settled
+// nobody frees its payload.
+func (h *handle) Fill(d *queue.Delivery) {
+	if n, ok := d.Native.(*delivery); ok && n.unfilled {
+		n.unfilled = false
+		d.Body, d.Attributes = n.item.Payload.content()
+	}
+}
+
+func (h *handle) receiveAnyhow(ctx context.Context, max int, unfilled bool) ([]*queue.Delivery, error) {
 	if err := h.begin(); err != nil {
 		return nil, h.fail("receive from", err)
 	}
@@ -49,14 +69,14 @@ func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error
 		h.spoil(fs, ds)
 		return ds, err
 	}
-	ds, err := h.receive(ctx, max)
+	ds, err := h.receive(ctx, max, unfilled)
 	if fs := faults.Load(); fs != nil {
 		h.spoil(fs, ds)
 	}
 	return ds, err
 }
 
-func (h *handle) receive(ctx context.Context, max int) ([]*queue.Delivery, error) {
+func (h *handle) receive(ctx context.Context, max int, unfilled bool) ([]*queue.Delivery, error) {
 	if max <= 0 {
 		return nil, h.fail("receive from", &queue.InvalidError{Field: "max", Reason: "must be at least 1"})
 	}
@@ -73,7 +93,7 @@ func (h *handle) receive(ctx context.Context, max int) ([]*queue.Delivery, error
 	if b == nil {
 		return nil, nil
 	}
-	out := h.deliveries(b.Leases)
+	out := h.deliveries(b.Leases, unfilled)
 	h.core.q.Recycle(b)
 	return out, nil
 }
@@ -81,7 +101,7 @@ func (h *handle) receive(ctx context.Context, max int) ([]*queue.Delivery, error
 // deliveriesPerBlock bounds how much memory one delivery that's kept can hold.
 const deliveriesPerBlock = 32
 
-func (h *handle) deliveries(ls []lease) []*queue.Delivery {
+func (h *handle) deliveries(ls []lease, unfilled bool) []*queue.Delivery {
 	out := make([]*queue.Delivery, len(ls))
 	var block []delivery
 	for i := range ls {
@@ -90,15 +110,19 @@ func (h *handle) deliveries(ls []lease) []*queue.Delivery {
 		}
 		d := &block[0]
 		block = block[1:]
-		h.fill(d, &ls[i])
+		h.fill(d, &ls[i], unfilled)
 		out[i] = &d.Delivery
 	}
 	return out
 }
 
-func (h *handle) fill(d *delivery, l *lease) {
+func (h *handle) fill(d *delivery, l *lease, unfilled bool) {
 	p := &l.Item.Payload
-	p.load(&d.Delivery, &h.core.wire)
+	if unfilled && !p.encoded { // else what's not for the handler is in there, too
+		d.ID, d.unfilled = p.id, true
+	} else {
+		p.load(&d.Delivery, &h.core.wire)
+	}
 	if l.Key != "" {
 		d.OrderingKey = l.Key
 	}

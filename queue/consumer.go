@@ -20,7 +20,8 @@ type Consumer struct {
 	gates   []Gate
 	hooks   []*Hooks
 	giveUp  GiveUp
-	logs    bool // nobody else logs what becomes of deliveries
+	logs    bool       // nobody else logs what becomes of deliveries
+	filler  lateFiller // nil: deliveries come complete
 
 	// mu guards everything below. It's never held over a call to the broker, the
 	// handler or a hook. Gates are asked with it held; they never call back.
@@ -98,6 +99,7 @@ func NewConsumer(sub Subscriber, h Handler, opts *ConsumerOptions) (*Consumer, e
 	if err := c.bind(h); err != nil {
 		return nil, err
 	}
+	c.fillsLate()
 	c.changed = sync.NewCond(&c.mu)
 	c.leaseTimer.fire, c.holdTimer.fire, c.sweepTimer.fire = c.renew, c.holdOver, c.sweep
 	c.fetch.init(c)

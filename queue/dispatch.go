@@ -31,7 +31,7 @@ func (c *Consumer) newLeases(ds []*Delivery, now time.Time) *lease {
 		l := &block[0]
 		block = block[1:]
 		*last, last = l, &l.next
-		l.c, l.d = c, d
+		l.c, l.d, l.unfilled = c, d, c.filler != nil
 		l.kept = keep(d)
 		l.arrived, l.due = now, d.Due()
 		if !d.Deadline.IsZero() {
@@ -167,6 +167,7 @@ func (c *Consumer) startLocked(l *lease) {
 	l.state = leaseRunning
 	if l.line != nil && !c.caps.KeyLocked {
 		// It may be tried again from memory: that must bring the original.
+		c.fill(l)
 		if l.original == nil {
 			l.original = cloneDelivery(l.d)
 		} else {
@@ -264,6 +265,7 @@ func (c *Consumer) dispatchGatedLocked(now time.Time) {
 func (c *Consumer) work(w *worker) {
 	l, started := w.l, time.Now()
 	for l != nil {
+		c.fill(l)
 		panicked, err := c.call(w, l)
 		ended := time.Now()
 		l = c.finish(w, l, err, panicked, started, ended)

@@ -276,7 +276,7 @@ func (f *fetcher) receiveLocked(n int) bool {
 	c.mu.Unlock()
 
 	begun := time.Now()
-	ds, err := c.sub.Receive(ctx, n)
+	ds, err := c.receive(ctx, n)
 	now := time.Now()
 	if len(c.hooks) > 0 {
 		c.tellReceived(Received{Asked: n, Deliveries: ds, Began: begun, Took: now.Sub(begun), Err: err})

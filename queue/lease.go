@@ -23,6 +23,7 @@ type lease struct {
 
 	state    leaseState
 	lost     bool
+	unfilled bool // see fill
 	arrived  time.Time
 	deadline time.Time // zero: no lease to keep
 	length   time.Duration
