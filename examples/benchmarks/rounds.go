@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"time"
@@ -12,16 +13,17 @@ type figures map[string]float64
 
 // interleave runs each function once per round, one after the other, and returns
 // the median of each figure. What disturbs the machine for a second or two so
-// hits a round or two of everybody.
+// hits a round or two of everybody. Each round has another order by chance: a server
+// still has to do with what the one before has given it.
 func interleave(rounds int, fns ...func() (figures, error)) ([]figures, error) {
 	all := make([]map[string][]float64, len(fns))
 	for i := range all {
 		all[i] = map[string][]float64{}
 	}
 	for range rounds {
-		for i, fn := range fns {
+		for _, i := range rand.Perm(len(fns)) {
 			runtime.GC() // what others have left behind
-			f, err := fn()
+			f, err := fns[i]()
 			if err != nil {
 				return nil, err
 			}
