@@ -146,7 +146,7 @@ func (h *handle) deferAll(ctx context.Context, hops []*hop, errs []error) {
 	defer cancel()
 	out, err := h.wayBack(sending)
 	if err == nil {
-		group := out.batches.Begin(sending)
+		group := out.batches.Begin(sending, time.Now())
 		for _, p := range hops {
 			if p.err == nil && !p.receipt.hopSent {
 				group.Add(&p.copy)

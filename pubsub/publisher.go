@@ -60,8 +60,6 @@ func (h *handle) failAll(op string, err error, n int) error {
 
 // publish is for a call that's registered.
 func (h *handle) publish(ctx context.Context, out *outlet, op string, msgs []*queue.Message) error {
-	ctx, cancel := queue.PublishContext(ctx)
-	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return h.fail(op, err)
 	}
@@ -76,8 +74,8 @@ func (h *handle) publish(ctx context.Context, out *outlet, op string, msgs []*qu
 		}
 		errs[i] = err
 	}
-	group := out.batches.Begin(ctx)
 	now := time.Now()
+	group := out.batches.Begin(ctx, now)
 	for i, m := range msgs {
 		if err := h.outgoing(&items[i], m, now); err != nil {
 			failed(i, err)
@@ -103,20 +101,33 @@ const framing = 12
 
 // outgoing checks a message and encodes it.
 func (h *handle) outgoing(it *item, m *queue.Message, now time.Time) error {
-	p, err := h.caps.Prepare(m, now)
+	// Copies: for others in its request it may leave, or leave again, when its caller
+	// has gone and uses what was his.
+	var attrs map[string]string
+	size := 2 * framing
+	p, err := h.caps.PrepareEach(m, now, func(name, value string) {
+		if attrs == nil {
+			attrs = make(map[string]string, len(m.Attributes))
+		}
+		attrs[name] = value
+		size += framing + len(name) + len(value)
+	})
 	if err != nil {
 		return err
 	}
 	if len(p.Options) > 0 {
 		return &queue.UnsupportedError{Feature: "an option", System: system}
 	}
+	it.Key = p.Message.OrderingKey
+	if p.Plain {
+		it.Value = &pubsubpb.PubsubMessage{Data: bytes.Clone(m.Body), Attributes: attrs, OrderingKey: it.Key}
+		it.Size = size + len(m.Body) + len(it.Key)
+		return nil
+	}
 	enc, err := h.caps.Wire.Encode(p.Message)
 	if err != nil {
 		return err
 	}
-	it.Key = p.Message.OrderingKey
-	// A copy: for others in its request it may leave, or leave again, when its caller
-	// has gone and uses what was his.
 	it.Value = &pubsubpb.PubsubMessage{Data: bytes.Clone(enc.Body), Attributes: maps.Clone(enc.Attributes), OrderingKey: it.Key}
 	it.Size = sizeOf(it.Value)
 	return nil

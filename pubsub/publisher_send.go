@@ -48,6 +48,7 @@ func (o *outlet) init(client *gcp.Client, topic string, c *counts) {
 	// of them are slower.
 	o.batches.MaxPartial, o.batches.Patience = 2, 1
 	o.batches.KeysApart = true // a request may hold one key only, says the service's API
+	o.batches.Timeout = queue.DefaultPublishTimeout
 	o.batches.Send = o.send
 }
 

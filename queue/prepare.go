@@ -16,6 +16,9 @@ type Prepared struct {
 	Delay time.Duration
 	// Due is the time before which the message mustn't be handled; zero: at once.
 	Due time.Time
+	// Plain says that Encode would change nothing: Message goes as it is, without
+	// anything of the library. It may be false of a message that's plain, too.
+	Plain bool
 	// Options are the message's options for this system.
 	Options []MessageOption
 }
@@ -86,10 +89,9 @@ func (c *Capabilities) PrepareEach(m *Message, now time.Time, each func(name, va
 	if md != nil && !library {
 		p.Message = forwarded(p.Message, now)
 	}
-	if err := c.Wire.check(p.Message, each); err != nil {
-		return p, err
-	}
-	return p, nil
+	var err error
+	p.Plain, err = c.Wire.check(p.Message, each)
+	return p, err
 }
 
 // minAgedDelay is the least native delay whose end is told to the consumer, so

@@ -98,16 +98,16 @@ func PortableWire() Wire {
 
 // check fails when a message can't be carried, so that what it accepts can be
 // encoded. It costs no allocation for a message without metadata, or with an ID
-// or a due time, that is far from every limit.
-func (w *Wire) check(m *Message, each func(name, value string)) error {
+// or a due time, that is far from every limit. plain is Prepared.Plain.
+func (w *Wire) check(m *Message, each func(name, value string)) (plain bool, err error) {
 	if err := w.checkKey("ordering key", m.OrderingKey); err != nil {
-		return err
+		return false, err
 	}
 	if err := w.checkKey("dedup id", m.DedupID); err != nil {
-		return err
+		return false, err
 	}
 	if !utf8.ValidString(m.ID) {
-		return &InvalidError{"ID", "not valid UTF-8"}
+		return false, &InvalidError{"ID", "not valid UTF-8"}
 	}
 	var types map[string]string
 	if md := m.meta; md != nil {
@@ -115,7 +115,7 @@ func (w *Wire) check(m *Message, each func(name, value string)) error {
 			// What a broker once carried isn't judged by its names and values:
 			// what this one can't carry travels in the metadata.
 			_, err := w.Encode(m)
-			return err
+			return false, err
 		}
 		types = md.types
 	}
@@ -137,7 +137,7 @@ func (w *Wire) check(m *Message, each func(name, value string)) error {
 		plain := plainASCII(v)
 		if !plain || !w.plainName(k) || w.MaxValueBytes > 0 && len(v) > w.MaxValueBytes {
 			if err := w.checkAttribute(k, v, types[k]); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if w.XMLText && !plain && !xmlText(v) {
@@ -145,7 +145,8 @@ func (w *Wire) check(m *Message, each func(name, value string)) error {
 		}
 		size += len(k) + len(v) + w.AttributeBytes
 	}
-	if n, known := metaBound(m); !known {
+	n, known := metaBound(m)
+	if !known {
 		exact = true
 	} else if n > 0 {
 		// Splitting between runes may waste three bytes of each value.
@@ -157,10 +158,11 @@ func (w *Wire) check(m *Message, each func(name, value string)) error {
 		size += n + values*(len(MetaAttribute)+len("-100")+w.AttributeBytes)
 	}
 	if !exact && (w.MaxAttributes == 0 || count <= w.MaxAttributes) && (w.MaxBytes == 0 || size <= w.MaxBytes-w.ReserveBytes) {
-		return nil
+		// Where text is asked for the body hasn't been looked at, maybe.
+		return n == 0 && m.meta == nil && !w.XMLText && (!w.NeedsContent || len(m.Body)+len(m.Attributes) > 0), nil
 	}
-	_, err := w.Encode(m)
-	return err
+	_, err = w.Encode(m)
+	return false, err
 }
 
 // checkAttribute judges what a user publishes.

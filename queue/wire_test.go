@@ -215,12 +215,38 @@ func TestCheckCostsNoAllocationForOrdinaryMessages(t *testing.T) {
 	for name, r := range wires() {
 		for mname, m := range cases {
 			n := testing.AllocsPerRun(100, func() {
-				if err := r.wire.check(m, nil); err != nil {
+				if _, err := r.wire.check(m, nil); err != nil {
 					t.Error(err)
 				}
 			})
 			assert.Zero(t, n, "%s/%s", name, mname)
 		}
+	}
+}
+
+func TestOnlyWhatNeedsNothingOfTheLibraryIsPlain(t *testing.T) {
+	t.Parallel()
+	attrs := map[string]string{"a": "1"}
+	cases := map[string]struct {
+		m     *Message
+		plain bool
+	}{
+		"body and attributes": {&Message{Body: []byte{0}, Attributes: attrs}, true},
+		"no body":             {&Message{Attributes: attrs}, true},
+		"ordering key":        {&Message{Body: []byte("x"), OrderingKey: "k"}, true},
+		"nothing at all":      {&Message{}, false}, // Pub/Sub refuses it
+		"id":                  {&Message{Body: []byte("x"), ID: "x"}, false},
+		"due time":            {&Message{Body: []byte("x"), meta: &metadata{due: time.Now()}}, false},
+		"dead letter":         {&Message{Body: []byte("x"), meta: &metadata{library: true}}, false},
+	}
+	w, xml := PubSubWire(), SQSWire()
+	for name, c := range cases {
+		plain, err := w.check(c.m, nil)
+		require.NoError(t, err)
+		assert.Equal(t, c.plain, plain, name)
+		plain, err = xml.check(c.m, nil)
+		require.NoError(t, err)
+		assert.False(t, plain, "%s: a body may have to be encoded", name)
 	}
 }
 
@@ -245,7 +271,8 @@ func TestCheckIsExact(t *testing.T) {
 					m.meta = &metadata{due: time.Now()}
 				}
 				enc, err := r.wire.Encode(m)
-				if cerr := r.wire.check(m, nil); (cerr == nil) != (err == nil) {
+				plain, cerr := r.wire.check(m, nil)
+				if (cerr == nil) != (err == nil) {
 					t.Fatalf("seed %d: check: %v, Encode: %v", seed, cerr, err)
 				}
 				if err != nil {
@@ -256,6 +283,11 @@ func TestCheckIsExact(t *testing.T) {
 					continue
 				}
 				taken++
+				if plain {
+					require.Equal(t, m.Body, enc.Body, "seed %d", seed)
+					require.Equal(t, m.Attributes, enc.Attributes, "seed %d", seed)
+					require.Empty(t, enc.Types)
+				}
 				require.NoError(t, r.takes(enc.Body, enc.Attributes, enc.Types), "seed %d", seed)
 			}
 			assert.Positive(t, taken)
@@ -326,7 +358,7 @@ func BenchmarkCheck(b *testing.B) {
 	m := &Message{Body: []byte(strings.Repeat("x", 1024)), Attributes: map[string]string{"a": "1", "b": "2", "c": "3"}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := w.check(m, nil); err != nil {
+		if _, err := w.check(m, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -44,7 +44,7 @@ func (h *handle) addHop(hops []*hop, r *receipt, i int, s *queue.Settlement, now
 // deferAll sends the copies, in the order of the call as they may be of one key,
 // and removes what has a copy.
 func (h *handle) deferAll(ctx context.Context, hops []*hop, errs []error) {
-	group := h.out.Begin(ctx)
+	group := h.out.Begin(ctx, time.Now())
 	for _, p := range hops {
 		if p.err == nil && !p.receipt.hopSent {
 			group.Add(&p.copy)

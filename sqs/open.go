@@ -61,7 +61,8 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	h.polls.Poll, h.polls.GiveBack = h.poll, h.giveBack
 	h.once = onceBy(b.client)
 	h.out = batcher.Batcher[outgoing]{
-		MaxItems: maxEntries, MaxBytes: maxRequest, MaxCalls: maxSends, MaxHeld: maxHeld, MaxHeldBytes: maxHeldBytes, Send: h.send,
+		MaxItems: maxEntries, MaxBytes: maxRequest, MaxCalls: maxSends, MaxHeld: maxHeld, MaxHeldBytes: maxHeldBytes,
+		Timeout: queue.DefaultPublishTimeout, Send: h.send,
 	}
 	if opts.Lease > 0 {
 		s.visibility = opts.Lease

@@ -33,8 +33,6 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 		return h.fail("publish to", err)
 	}
 	defer h.calls.Leave()
-	ctx, cancel := queue.PublishContext(ctx)
-	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return h.fail("publish to", err)
 	}
@@ -46,8 +44,8 @@ func (h *handle) Publish(ctx context.Context, msgs ...*queue.Message) error {
 		}
 		errs[i] = err
 	}
-	group := h.out.Begin(ctx)
 	now := time.Now()
+	group := h.out.Begin(ctx, now)
 	var seq *sequence
 	if h.fifo && len(msgs) > 1 {
 		seq = &sequence{}

@@ -43,6 +43,10 @@ type Batcher[T any] struct {
 	// waits for room.
 	MaxHeld, MaxHeldBytes int
 
+	// Timeout is how long after its Begin a Group ends whose context has no deadline;
+	// 0: never.
+	Timeout time.Duration
+
 	// Send sends one request and tells what became of each item, in their order.
 	// Its context has the values of the first item's Group, and ends when nobody
 	// waits for any of them, or at Close.
@@ -68,6 +72,7 @@ type Batcher[T any] struct {
 	room   []chan struct{} // of callers that wait for it, in order
 	open   map[*call[T]]struct{}
 	rests  map[*rest[T]]struct{}
+	expiry expiry[T]
 	closed bool
 	wg     sync.WaitGroup
 
@@ -132,6 +137,12 @@ type Group[T any] struct {
 	sealed bool
 	done   chan struct{}   // closed when it's sealed and left is 0
 	broken map[string]bool // keys of which one has failed
+
+	expires        time.Time // zero: with ctx
+	expired        bool
+	leaving        bool
+	earlier, later *Group[T] // in expiry
+	listed         bool      // there
 }
 
 // line is the items of one key. While its head is under way, or rests, it's busy
@@ -151,9 +162,14 @@ type call[T any] struct {
 	done    chan struct{} // closed when what became of them is noted
 }
 
-// Begin starts a Group. ctx bounds how long its caller waits.
-func (b *Batcher[T]) Begin(ctx context.Context) *Group[T] {
-	return &Group[T]{b: b, ctx: ctx, done: make(chan struct{})}
+// Begin starts a Group. ctx bounds how long its caller waits, and Timeout where ctx
+// has no deadline; now is the time.
+func (b *Batcher[T]) Begin(ctx context.Context, now time.Time) *Group[T] {
+	g := &Group[T]{b: b, ctx: ctx, done: make(chan struct{})}
+	if _, ok := ctx.Deadline(); !ok && b.Timeout > 0 {
+		g.expires = now.Add(b.Timeout)
+	}
+	return g
 }
 
 // Add hands over an item, whose unexported fields are zero. It waits for room
@@ -173,8 +189,8 @@ func (g *Group[T]) Add(it *Item[T]) {
 	switch {
 	case b.closed:
 		it.err, it.state = queue.ErrClosed, done
-	case !b.roomLocked(g.ctx, it):
-		it.err, it.state = endOf(g.ctx), done
+	case !b.roomLocked(g, it):
+		it.err, it.state = g.endLocked(), done
 	case g.broken[it.Key] && it.Key != "":
 		it.err, it.state = ErrOvertaking, done
 	}
@@ -200,6 +216,9 @@ func (g *Group[T]) Wait() {
 	over := g.left == 0
 	if !over {
 		b.goLocked(false)
+		if g.left > 0 && !g.expires.IsZero() {
+			b.expireLocked(g)
+		}
 	}
 	b.mu.Unlock()
 	if over {
@@ -220,8 +239,10 @@ func (b *Batcher[T]) Close() {
 	for c := range b.open {
 		c.cancel()
 	}
-	if b.timer != nil {
-		b.timer.Stop()
+	for _, t := range []*time.Timer{b.timer, b.expiry.timer} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	for r := range b.rests {
 		r.timer.Stop()
@@ -259,6 +280,7 @@ func (b *Batcher[T]) finishLocked(it *Item[T], err error) {
 	b.heldB -= it.Size
 	b.makeRoomLocked()
 	if g.left--; g.left == 0 && g.sealed {
+		b.unlistLocked(g)
 		close(g.done)
 	}
 }
@@ -266,8 +288,14 @@ func (b *Batcher[T]) finishLocked(it *Item[T], err error) {
 // leave gives up what isn't done.
 func (g *Group[T]) leave() {
 	b := g.b
-	cause := endOf(g.ctx)
 	b.mu.Lock()
+	if g.leaving { // its time is over, and its context has ended as well
+		b.mu.Unlock()
+		<-g.done
+		return
+	}
+	g.leaving = true
+	cause := g.endLocked()
 	var calls []*call[T]
 	for it := g.first; it != nil; it = it.next {
 		switch it.state {
@@ -327,4 +355,4 @@ func gaveUp(cause, last error) error {
 }
 
 // left reports whether nobody waits for the item any more.
-func (it *Item[T]) left() bool { return it.group.ctx.Err() != nil }
+func (it *Item[T]) left() bool { return it.group.goneLocked() }

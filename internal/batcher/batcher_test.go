@@ -75,7 +75,7 @@ func all(n int, r Result) Report {
 
 // publish sends values in one Group, of one key where they have one before a "/".
 func (b *broker) publish(ctx context.Context, values ...string) []error {
-	g := b.Begin(ctx)
+	g := b.Begin(ctx, time.Now())
 	items := make([]*Item[string], len(values))
 	for i, v := range values {
 		items[i] = &Item[string]{Value: v, Size: len(v)}

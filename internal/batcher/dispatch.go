@@ -298,7 +298,7 @@ func (b *Batcher[T]) pickLocked(it *Item[T], items *[]*Item[T], size *int) bool 
 		return true
 	}
 	if it.left() {
-		b.finishLocked(it, gaveUp(endOf(it.group.ctx), it.err))
+		b.finishLocked(it, gaveUp(it.group.endLocked(), it.err))
 		return true
 	}
 	if len(*items) > 0 && *size+it.Size > b.MaxBytes {
@@ -376,7 +376,7 @@ func (b *Batcher[T]) returned(c *call[T], r Report, took time.Duration) {
 			if !res.Again || b.closed {
 				b.finishLocked(it, res.Err)
 			} else if it.left() {
-				b.finishLocked(it, gaveUp(endOf(it.group.ctx), res.Err))
+				b.finishLocked(it, gaveUp(it.group.endLocked(), res.Err))
 			} else {
 				it.state, it.err = resting, res.Err
 				it.tries++

@@ -5,11 +5,13 @@ import (
 	"slices"
 )
 
-// roomLocked waits, with the lock released, until an item may be held. It
-// reports false when ctx has ended before.
-func (b *Batcher[T]) roomLocked(ctx context.Context, it *Item[T]) bool {
+// roomLocked waits, with the lock released, until an item of a group may be held.
+// It reports false when that has ended before.
+func (b *Batcher[T]) roomLocked(g *Group[T], it *Item[T]) bool {
+	ctx := g.ctx
 	for first := true; ; first = false {
-		if ctx.Err() != nil {
+		if g.expired || ctx.Err() != nil {
+			g.expired = g.expired || g.ctx.Err() == nil
 			b.makeRoomLocked() // what this caller was woken for is another's
 			return false
 		}
@@ -18,6 +20,11 @@ func (b *Batcher[T]) roomLocked(ctx context.Context, it *Item[T]) bool {
 		}
 		turn := make(chan struct{})
 		if first {
+			if !g.expires.IsZero() {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithDeadline(g.ctx, g.expires)
+				defer cancel()
+			}
 			b.room = append(b.room, turn)
 		} else {
 			b.room = slices.Insert(b.room, 0, turn)
