@@ -32,14 +32,15 @@ type Consumer struct {
 	track tracker
 
 	// What was received and hasn't been settled.
-	running int          // handlers, each with a slot
-	workers *worker      // that run them
-	ready   deque[lease] // may start as soon as there is a slot
-	gated   []*lease     // held back by a gate, in order of arrival
-	keys    map[string]*keyLine
-	timed   timedHeap // held until a time: not due, or a key's head backing off
-	waiting int       // followers in keys
-	leases  leaseList // all of them that have a lease, by the time of their next event
+	running  int          // handlers, each with a slot
+	workers  *worker      // that run them
+	starting int          // workers that were started and haven't run yet
+	ready    deque[lease] // may start as soon as there is a slot
+	gated    []*lease     // held back by a gate, in order of arrival
+	keys     map[string]*keyLine
+	timed    timedHeap // held until a time: not due, or a key's head backing off
+	waiting  int       // followers in keys
+	leases   leaseList // all of them that have a lease, by the time of their next event
 
 	fetch  fetcher
 	settle settler
@@ -53,6 +54,8 @@ type Consumer struct {
 	leaseTimer, holdTimer, sweepTimer lazyTimer
 
 	undue uint64 // deliveries that came before their time
+
+	coming atomic.Int32 // workers that wait for mu to take what's next
 
 	gateDirty   atomic.Bool // a gate has woken us since the last look
 	gatePumping atomic.Bool // gates are being asked: whoever does it sees what comes meanwhile

@@ -98,13 +98,32 @@ func (c *Consumer) noteRedeliveryLocked(d *Delivery) {
 	}
 }
 
-// dispatchLocked starts handlers while there are slots and something to start.
+// dispatchLocked starts handlers while there are slots and something to start: one
+// worker, which starts the next when it runs itself, unless another is on its way
+// here, see spreadLocked. Where gates must be asked it starts all at once.
 func (c *Consumer) dispatchLocked(now time.Time) {
+	if len(c.gates) == 0 {
+		c.spreadLocked(now)
+		return
+	}
 	for c.phase == phaseRunning && c.running < c.limit && c.ready.len() > 0 {
 		l := c.nextLocked(now)
 		if l == nil {
 			return
 		}
+		c.goLocked(l)
+	}
+}
+
+// spreadLocked starts one more worker if there's a slot and something to start, and
+// no worker that's going to call it: one that was started and hasn't run yet, or one
+// that waits for the lock. So there are as many as handlers keep busy or processors
+// can run: more would only wait for the lock, each in another's way.
+func (c *Consumer) spreadLocked(now time.Time) {
+	if c.starting > 0 || c.coming.Load() > 0 || c.phase != phaseRunning || c.running >= c.limit || c.ready.len() == 0 {
+		return
+	}
+	if l := c.nextLocked(now); l != nil {
 		c.goLocked(l)
 	}
 }
@@ -135,6 +154,7 @@ func (c *Consumer) goLocked(l *lease) {
 	}
 	c.workers = w
 	c.running++
+	c.starting++
 	if f := &c.fetch; f.handing && f.handed == nil {
 		f.handed = w
 		return
@@ -261,8 +281,19 @@ func (c *Consumer) dispatchGatedLocked(now time.Time) {
 	c.gated = kept
 }
 
-// work runs handlers until there's nothing to start.
+// work is a worker's life.
 func (c *Consumer) work(w *worker) {
+	c.mu.Lock()
+	c.starting--
+	if c.ready.len() > 0 {
+		c.dispatchLocked(time.Now())
+	}
+	c.mu.Unlock()
+	c.goOn(w)
+}
+
+// goOn runs handlers until there's nothing to start.
+func (c *Consumer) goOn(w *worker) {
 	l, started := w.l, time.Now()
 	for l != nil {
 		c.fill(l)
@@ -294,7 +325,7 @@ func (c *Consumer) call(w *worker, l *lease) (panicked bool, err error) {
 		go func() {
 			now := time.Now()
 			if c.finish(w, l, errGoexit, true, now, now) != nil {
-				c.work(w)
+				c.goOn(w)
 			}
 		}()
 	}()
@@ -339,7 +370,7 @@ func (c *Consumer) tell(w *worker, l *lease, v *Settled, panicked bool, ended ti
 		verdict := *v // of its own, so that v needn't go to the heap
 		go func() {   // the goroutine is on its way out
 			if c.conclude(w, l, &verdict, panicked, ended) != nil {
-				c.work(w)
+				c.goOn(w)
 			}
 		}()
 	}()
@@ -353,9 +384,14 @@ func (c *Consumer) tell(w *worker, l *lease, v *Settled, panicked bool, ended ti
 
 // conclude settles, and takes the next delivery for the slot.
 func (c *Consumer) conclude(w *worker, l *lease, v *Settled, panicked bool, ended time.Time) *lease {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		c.coming.Add(1)
+		c.mu.Lock()
+		c.coming.Add(-1)
+	}
 	defer c.mu.Unlock()
 	if l.state == leaseAbandoned { // Run has returned without us
+		c.dispatchLocked(ended) // the next Run may have counted on us
 		return nil
 	}
 	c.countLocked(v, panicked, ended)
@@ -386,6 +422,9 @@ func (c *Consumer) nextForSlotLocked(now time.Time) *lease {
 		if next = c.nextLocked(now); next != nil {
 			c.running++
 		}
+	}
+	if len(c.gates) == 0 {
+		c.spreadLocked(now)
 	}
 	c.fetch.wakeLocked()
 	return next
