@@ -72,6 +72,55 @@ func TestSlotsAreUsedWhateverHandlersTake(t *testing.T) {
 	})
 }
 
+// whileWaiting lets a handler return, and calls f with the lock held, for which its
+// worker waits.
+func whileWaiting(c *Consumer, returns func(), f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	returns()
+	for c.coming.Load() == 0 {
+		runtime.Gosched()
+	}
+	f()
+}
+
+func (c *Consumer) acceptIDsLocked(ids ...string) {
+	ds := make([]*Delivery, len(ids))
+	for i, id := range ids {
+		ds[i] = &Delivery{Message: Message{ID: id}, BrokerID: id, Attempt: 1}
+	}
+	now := time.Now()
+	c.acceptLocked(c.newLeases(ds, now), len(ds), now)
+}
+
+func inUse(t *testing.T, c *Consumer, n int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); c.Stats().InUse != n; runtime.Gosched() {
+		require.True(t, time.Now().Before(end), "%d slots are in use instead of %d", c.Stats().InUse, n)
+	}
+}
+
+func TestAWorkerThatIsCountedOnStartsTheOthers(t *testing.T) {
+	t.Parallel()
+	f := newFake(0)
+	first, others := make(chan struct{}), make(chan struct{})
+	c := consumer(t, f, func(_ context.Context, d *Delivery) error {
+		if d.ID == "m0" {
+			<-first
+		} else {
+			<-others
+		}
+		return nil
+	}, ConsumerOptions{ReceiveGrace: -1, Concurrency: 5})
+	r := run(c)
+	f.put(msgs(1)...)
+	inUse(t, c, 1)
+	whileWaiting(c, func() { close(first) }, func() { c.acceptIDsLocked("a", "b", "c", "d") })
+	inUse(t, c, 4)
+	close(others)
+	require.NoError(t, r.stop())
+}
+
 // A handler of an earlier Run that returns at last mustn't be counted on to start
 // anything.
 func TestAnAbandonedHandlerThatReturnsStopsNothing(t *testing.T) {
@@ -87,9 +136,7 @@ func TestAnAbandonedHandlerThatReturnsStopsNothing(t *testing.T) {
 	}, ConsumerOptions{DrainTimeout: time.Millisecond, ReceiveGrace: -1, Concurrency: 2})
 	r := run(c)
 	f.put(msgs(1)...)
-	for c.Stats().InUse == 0 {
-		runtime.Gosched()
-	}
+	inUse(t, c, 1)
 	var ab *AbandonedError
 	require.ErrorAs(t, r.stop(), &ab)
 
@@ -97,16 +144,8 @@ func TestAnAbandonedHandlerThatReturnsStopsNothing(t *testing.T) {
 	for !c.Stats().Running {
 		runtime.Gosched()
 	}
-	c.mu.Lock()
-	close(hang)
-	<-handled
-	for c.coming.Load() == 0 {
-		runtime.Gosched()
-	}
 	// It waits for the lock while a receive brings something.
-	d := &Delivery{Message: Message{ID: "next"}, BrokerID: "next", Attempt: 1}
-	c.acceptLocked(c.newLeases([]*Delivery{d}, time.Now()), 1, time.Now())
-	c.mu.Unlock()
+	whileWaiting(c, func() { close(hang); <-handled }, func() { c.acceptIDsLocked("next") })
 	select {
 	case id := <-handled:
 		assert.Equal(t, "next", id)
