@@ -62,6 +62,10 @@ func (t *tool) table(rows []admin.QueueStats) error {
 	const columns = "%-*s  %8s  %9s  %8s  %8s  %9s  %8s  %s\n"
 	t.printf(columns, width, "queue", "ready", "in flight", "delayed", "total", "oldest", "as of", "from")
 	for _, r := range rows {
+		if errors.Is(r.Err, queue.ErrQueueNotFound) {
+			t.printf("%-*s  missing: see plan and ensure\n", width, r.Queue)
+			continue
+		}
 		if r.Err != nil {
 			t.printf("%-*s  %v\n", width, r.Queue, r.Err)
 			continue

@@ -130,7 +130,7 @@ func TestPlanThenEnsure(t *testing.T) {
 		assert.Contains(d, d.run("ensure", "-f", changed), "orders                       differs (ensure -update changes what can be changed): queue orders: retention")
 		assert.Contains(d, d.run("ensure", "-update", "-f", changed), "orders                       changed: queue orders: retention")
 		require.NoError(d, os.WriteFile(changed, []byte("backend: memory\nqueues: {orders: {}, nothing: {}}\n"), 0o600))
-		assert.Contains(d, d.run("stats", "-f", changed), "queue not found", "the others answer")
+		assert.Contains(d, d.run("stats", "-f", changed), "missing: see plan and ensure", "the others answer")
 		var r report
 		require.NoError(d, json.Unmarshal([]byte(strings.Split(d.run("ensure", "-json"), "\n")[0]), &r))
 		assert.Equal(d, report{Queue: "orders", Backend: "memory"}, r)
