@@ -122,7 +122,7 @@ func TestPlanThenEnsure(t *testing.T) {
 		}
 		out, err := d.ask(d.Context(), "", "stats")
 		require.ErrorContains(d, err, "no queue has answered")
-		assert.Equal(d, 3, strings.Count(out, "queue not found"), "looking creates nothing, whatever the file says")
+		assert.Equal(d, 3, strings.Count(out, "missing: see plan and ensure"), "looking creates nothing, whatever the file says")
 		assert.Contains(d, d.run("ensure", "order*"), "created: queue orders-dlq")
 		assert.Contains(d, d.run("ensure"), "as the file says: 2 of 3 queues")
 		changed := filepath.Join(d.state, "changed.yaml")
