@@ -273,6 +273,11 @@ func (h *handle) spoil(fs *faults, ds []*queue.Delivery) {
 }
 
 func (h *handle) settleFaulty(ctx context.Context, fs *faults, s []queue.Settlement) error {
+	for i := range s {
+		if d := s[i].Delivery; d != nil {
+			h.Fill(d) // Match may look at what no handler has seen
+		}
+	}
 	c := apply(fs, OnSettle, h.core.name, s, func(s queue.Settlement) *queue.Message { return messageOf(s.Delivery) })
 	h.beforehand(c.hits, func(i int) *queue.Delivery { return s[i].Delivery })
 	if len(c.pass) > 0 {

@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -285,5 +286,69 @@ func TestDeliveredTwiceKeepsTheOrderOfItsKey(t *testing.T) {
 			}
 			assert.Empty(t, b.Messages("orders"))
 		})
+	}
+}
+
+// The engine lets body and attributes be copied late; a fault is chosen before.
+func TestAFaultThatIsSetWhileAConsumerWaitsSeesWhatItChoosesFrom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Create: true})
+		q, err := b.Open(t.Context(), "work", nil)
+		require.NoError(t, err)
+		var n atomic.Int32
+		stop := consume(t, q, func(context.Context, *queue.Delivery) error { n.Add(1); return nil }, nil)
+		synctest.Wait() // it waits in Receive
+		b.Fail(memory.Fault{Call: memory.OnReceive, Effect: memory.Twice, Times: 1, Match: func(m *queue.Message) bool {
+			return string(m.Body) == "twice" && m.Attributes["a"] == "b"
+		}})
+		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("twice"), Attributes: map[string]string{"a": "b"}}))
+		time.Sleep(time.Minute)
+		assert.EqualValues(t, 2, n.Load())
+		stop()
+	})
+}
+
+func TestAFaultSeesWhatIsGivenBackUnstarted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Create: true, Like: memory.PubSub})
+		q, err := b.Open(t.Context(), "work", &queue.OpenOptions{Ordered: true})
+		require.NoError(t, err)
+		hang := make(chan struct{})
+		for range 5 { // the first one's handler runs, the others wait behind it
+			require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("body"), Attributes: map[string]string{"a": "b"}, OrderingKey: "k"}))
+		}
+		var c *queue.Consumer
+		stop := consume(t, q, func(context.Context, *queue.Delivery) error { <-hang; return nil }, &c)
+		synctest.Wait()
+		var seen atomic.Int32
+		b.Fail(memory.Fault{Call: memory.OnSettle, Effect: memory.Refuse, Times: 1, Match: func(m *queue.Message) bool {
+			seen.Add(1)
+			assert.Equal(t, "body", string(m.Body))
+			assert.Equal(t, map[string]string{"a": "b"}, m.Attributes)
+			return false
+		}})
+		c.Pause() // gives back what hasn't started
+		synctest.Wait()
+		assert.EqualValues(t, 4, seen.Load())
+		close(hang)
+		stop()
+	})
+}
+
+// consume runs a consumer until the function that it returns is called.
+func consume(t *testing.T, q queue.Queue, h queue.Handler, to **queue.Consumer) (stop func()) {
+	c, err := queue.NewConsumer(q, h, &queue.ConsumerOptions{Concurrency: 5})
+	require.NoError(t, err)
+	if to != nil {
+		*to = c
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	return func() {
+		cancel()
+		assert.NoError(t, <-done)
 	}
 }

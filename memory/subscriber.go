@@ -71,6 +71,9 @@ func (h *handle) receiveAnyhow(ctx context.Context, max int, unfilled bool) ([]*
 	}
 	ds, err := h.receive(ctx, max, unfilled)
 	if fs := faults.Load(); fs != nil {
+		for _, d := range ds {
+			h.Fill(d) // faults are chosen by it
+		}
 		h.spoil(fs, ds)
 	}
 	return ds, err

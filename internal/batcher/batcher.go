@@ -239,10 +239,8 @@ func (b *Batcher[T]) Close() {
 	for c := range b.open {
 		c.cancel()
 	}
-	for _, t := range []*time.Timer{b.timer, b.expiry.timer} {
-		if t != nil {
-			t.Stop()
-		}
+	if b.timer != nil {
+		b.timer.Stop()
 	}
 	for r := range b.rests {
 		r.timer.Stop()
@@ -258,6 +256,11 @@ func (b *Batcher[T]) Close() {
 	b.mu.Unlock()
 	b.wg.Wait()
 	b.workers.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.expiry.first == nil && b.expiry.timer != nil {
+		b.expiry.timer.Stop()
+	}
 }
 
 // finishLocked notes what became of an item.

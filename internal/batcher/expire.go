@@ -55,7 +55,7 @@ func (b *Batcher[T]) unlistLocked(g *Group[T]) {
 	g.earlier, g.later, g.listed = nil, nil, false
 }
 
-// armExpiryLocked sets the timer, unless it fires early enough: then it's set again.
+// armExpiryLocked sets the timer, also after Close, as a request may not heed its end; unless it fires early enough: then it's set again.
 func (b *Batcher[T]) armExpiryLocked() {
 	e := &b.expiry
 	if e.first == nil || !e.at.IsZero() && !e.at.After(e.first.expires) {
@@ -73,16 +73,17 @@ func (b *Batcher[T]) armExpiryLocked() {
 func (b *Batcher[T]) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed { // all end by themselves
-		return
-	}
 	e := &b.expiry
 	e.at = time.Time{}
 	now := time.Now()
 	for g := e.first; g != nil && !g.expires.After(now); g = e.first {
 		b.unlistLocked(g)
 		g.expired = true
-		b.wg.Go(g.leave)
+		if b.closed { // Close may be waiting already
+			go g.leave()
+		} else {
+			b.wg.Go(g.leave)
+		}
 	}
 	b.armExpiryLocked()
 }

@@ -142,3 +142,34 @@ func TestCloseEndsGroupsWithATimeout(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// A transport that doesn't heed its context mustn't hold those who publish.
+func TestAGroupEndsInTimeAfterCloseToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 0)
+		b.Timeout = 30 * time.Second
+		deaf := make(chan struct{})
+		b.Send = func(_ context.Context, batch []*Item[string]) Report {
+			<-deaf
+			return all(len(batch), Result{})
+		}
+		var wg sync.WaitGroup
+		begun := time.Now()
+		wg.Go(func() {
+			errs := b.publish(context.Background(), "x")
+			require.ErrorIs(t, errs[0], context.DeadlineExceeded)
+			assert.ErrorIs(t, errs[0], queue.ErrUnknownOutcome)
+		})
+		synctest.Wait()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			b.Close()
+		}()
+		wg.Wait()
+		assert.Equal(t, 30*time.Second+cutGrace, time.Since(begun))
+		close(deaf)
+		<-closed
+	})
+}
