@@ -116,10 +116,11 @@ func (e *ensuring) queue(ctx context.Context, name string, spec *queue.QueueSpec
 // that belongs to another topic, as a topic's second subscription does, needs none of
 // its own name: nobody would ever publish to that.
 func (e *ensuring) main(ctx context.Context, w *wantedSubscription, labels map[string]string) (*pubsubpb.Subscription, error) {
-	have, err := e.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name})
+	var a asking
+	have, err := e.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: w.name}, a.option())
 	switch {
 	case err != nil && !missing(err):
-		return nil, classifyOpen(ctx, err)
+		return nil, a.failed(ctx, err)
 	case err == nil && have.GetTopic() != w.topic && have.GetTopic() != deletedTopic:
 		e.differs("%s: the topic is %s, not %s, so that it's opened by its address: %s", w.name, have.GetTopic(), w.topic, w.name)
 		w.topic = have.GetTopic()
@@ -190,12 +191,13 @@ func (e *ensuring) differs(format string, args ...any) {
 func (e *ensuring) created(name string) { e.report.Created = append(e.report.Created, name) }
 
 func (e *ensuring) topic(ctx context.Context, name string, labels map[string]string) error {
-	have, err := e.client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: name})
+	var a asking
+	have, err := e.client.TopicAdminClient.GetTopic(ctx, &pubsubpb.GetTopicRequest{Topic: name}, a.option())
 	switch {
 	case err == nil:
 		return e.compareTopic(ctx, have, labels)
 	case !missing(err):
-		return classifyOpen(ctx, err)
+		return a.failed(ctx, err)
 	}
 	if !e.dry {
 		_, err := e.client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: name, Labels: labels})

@@ -142,13 +142,16 @@ const (
 	connectTimeout    = 10 * time.Second
 )
 
+// emulatorHost is the environment's name for the address of Google's emulator.
+const emulatorHost = "PUBSUB_EMULATOR_HOST"
+
 // detect finds the project as NewClient would, which leaves a half-made client
 // behind where there's none.
 func detect(ctx context.Context, opts []option.ClientOption) (string, error) {
 	if project := os.Getenv("GOOGLE_CLOUD_PROJECT"); project != "" {
 		return project, nil
 	}
-	if os.Getenv("PUBSUB_EMULATOR_HOST") != "" {
+	if os.Getenv(emulatorHost) != "" {
 		return "", errNoProject // it takes any; looking for credentials would only take long
 	}
 	creds, err := transport.Creds(ctx, opts...)

@@ -3,6 +3,7 @@ package pubsub_test
 import (
 	"context"
 	"errors"
+	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -184,4 +185,44 @@ func TestWithoutCredentialsThereIsAClearError(t *testing.T) {
 			assert.Equal(t, given == "", errors.Is(err, queue.ErrInvalid), "the project is missing too, or isn't")
 		}
 	}
+}
+
+// A mistyped port, or an emulator that nobody has started.
+func TestNobodyAtTheAddressIsSaid(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, nobody.Close()) // nobody listens there now
+	t.Setenv("PUBSUB_EMULATOR_HOST", nobody.Addr().String())
+	b := pubsub.NewBackend(&pubsub.Options{Project: project})
+	for what, try := range map[string]func(context.Context) error{
+		"open": func(ctx context.Context) error { _, err := b.Open(ctx, "orders", nil); return err },
+		"publish": func(ctx context.Context) error {
+			_, err := b.Open(ctx, "orders", &queue.OpenOptions{Mode: queue.ForPublish})
+			return err
+		},
+		"ensure": func(ctx context.Context) error {
+			_, err := b.Ensure(ctx, "orders", nil)
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		err := try(ctx)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded, what)
+		assert.ErrorContains(t, err, nobody.Addr().String(), what)
+		assert.ErrorContains(t, err, "connection refused", what)
+	}
+}
+
+func TestAMissingQueueIsNamed(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		_, err := f.backend.Open(t.Context(), "orders", nil)
+		require.ErrorIs(t, err, queue.ErrQueueNotFound)
+		assert.ErrorContains(t, err, "projects/"+project+"/subscriptions/orders")
+		assert.ErrorContains(t, err, "Ensure")
+		_, err = f.backend.Open(t.Context(), "orders", &queue.OpenOptions{Mode: queue.ForPublish})
+		require.ErrorIs(t, err, queue.ErrQueueNotFound)
+		assert.ErrorContains(t, err, "projects/"+project+"/topics/orders")
+		assert.ErrorContains(t, err, "Ensure")
+	})
 }

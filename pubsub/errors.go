@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/googleapis/gax-go/v2"
 	"github.com/googleapis/gax-go/v2/apierror"
@@ -104,6 +105,42 @@ func (t *try) outcome(ctx context.Context, err error) error {
 		err = remote.As(queue.ErrUnknownOutcome, err)
 	}
 	return err
+}
+
+// asking is a question, which changes nothing and may be repeated. The client does
+// that by itself as long as its context allows, and says only that it has ended then;
+// asking remembers why it was repeated, such as that nobody answers at an address.
+type asking struct {
+	gax.Retryer
+	last error
+}
+
+func (a *asking) option() gax.CallOption {
+	return gax.WithRetry(func() gax.Retryer {
+		a.Retryer = gax.OnCodes([]codes.Code{codes.Unavailable, codes.Aborted, codes.Unknown}, gax.Backoff{
+			Initial: askAgainMin, Max: askAgainMax, Multiplier: 1.3,
+		})
+		return a
+	})
+}
+
+const (
+	askAgainMin = 100 * time.Millisecond
+	askAgainMax = 10 * time.Second
+)
+
+// Retry makes it a gax.Retryer.
+func (a *asking) Retry(err error) (time.Duration, bool) {
+	a.last = err
+	return a.Retryer.Retry(err)
+}
+
+// failed is classifyOpen for the error of the question.
+func (a *asking) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil && a.last != nil && !errors.Is(err, a.last) {
+		return fmt.Errorf("%w; the last answer: %w", ctx.Err(), a.last)
+	}
+	return classifyOpen(ctx, err)
 }
 
 // What the service says of single ack ids of a subscription with exactly-once

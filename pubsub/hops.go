@@ -100,7 +100,8 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 
 // subscribers returns the names of subscriptions of the topic, at most so many.
 func (h *handle) subscribers(ctx context.Context, most int) ([]string, error) {
-	it := h.client.TopicAdminClient.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: h.out.topic})
+	var a asking
+	it := h.client.TopicAdminClient.ListTopicSubscriptions(ctx, &pubsubpb.ListTopicSubscriptionsRequest{Topic: h.out.topic}, a.option())
 	var found []string
 	for len(found) < most {
 		sub, err := it.Next()
@@ -108,7 +109,7 @@ func (h *handle) subscribers(ctx context.Context, most int) ([]string, error) {
 			break
 		}
 		if err != nil {
-			return nil, classifyOpen(ctx, err)
+			return nil, a.failed(ctx, err)
 		}
 		found = append(found, sub)
 	}

@@ -195,7 +195,7 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 	case err != nil:
 		return err
 	case len(found) == 0:
-		return remote.As(queue.ErrQueueNotFound, errNoSubscription)
+		return remote.As(queue.ErrQueueNotFound, fmt.Errorf("%s isn't there, or has no subscription, so that what's published would be lost (Ensure makes both)", at.topic))
 	}
 	which := at.subscription
 	if which == "" {
@@ -234,8 +234,6 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 
 var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
 
-var errNoSubscription = errors.New("the topic has no subscription, so that what's published would be lost")
-
 // ownMissing says that what's published would only reach others than the queue's own
 // consumers.
 func ownMissing(at *place) error {
@@ -250,9 +248,13 @@ func topicUnknown(subscription string, err error) error {
 
 // look reads a subscription.
 func (h *handle) look(ctx context.Context, name string) (*pubsubpb.Subscription, error) {
-	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name})
+	var a asking
+	sub, err := h.client.SubscriptionAdminClient.GetSubscription(ctx, &pubsubpb.GetSubscriptionRequest{Subscription: name}, a.option())
+	if missing(err) {
+		return nil, remote.As(queue.ErrQueueNotFound, fmt.Errorf("there's no %s (Ensure makes queues): %w", name, err))
+	}
 	if err != nil {
-		return nil, classifyOpen(ctx, err)
+		return nil, a.failed(ctx, err)
 	}
 	return sub, nil
 }

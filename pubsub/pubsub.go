@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"maps"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,8 @@ type Backend struct {
 	opts    Options
 	err     error // of the arguments
 
-	// shortRetention says that Pub/Sub's longest retention was refused.
+	// shortRetention says that Pub/Sub's longest retention was refused, or would be, as
+	// Google's emulator does.
 	shortRetention atomic.Bool
 	making         sync.Map // a lock for each subscription, by its full name
 }
@@ -57,7 +59,12 @@ func New(client *gcp.Client, opts *Options) *Backend {
 func NewBackend(opts *Options) *Backend {
 	b := newBackend(opts)
 	project, more := b.opts.Project, b.opts.ClientOptions
-	b.clients = &clients{dial: func(ctx context.Context) (*gcp.Client, error) { return dial(ctx, project, more) }}
+	b.clients = &clients{dial: func(ctx context.Context) (*gcp.Client, error) {
+		if os.Getenv(emulatorHost) != "" {
+			b.shortRetention.Store(true)
+		}
+		return dial(ctx, project, more)
+	}}
 	return b
 }
 

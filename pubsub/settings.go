@@ -81,7 +81,8 @@ func (h *handle) publishFiltered(ctx context.Context, at *place, s *settings, mo
 	return nil
 }
 
-// onlyFiltered is errNoSubscription for what a filter leaves out.
+// onlyFiltered says the same as a topic without a subscription, of what a filter leaves
+// out.
 func onlyFiltered(name, filter string) error {
 	return remote.As(queue.ErrQueueNotFound, fmt.Errorf(
 		"the topic's only subscription, %s, has a filter (%s), so that what's published and doesn't match would be lost; it can be opened to consume only", name, filter))

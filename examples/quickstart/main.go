@@ -44,10 +44,10 @@ func updateLead(crm CRM) queue.Handler {
 			return queue.Reject(fmt.Errorf("lead %s has no address", lead.ID)) // dead-letter queue, now
 		}
 		status, err := crm.Upsert(ctx, lead)
-		if err != nil || status >= http.StatusInternalServerError {
-			return fmt.Errorf("CRM: status %d: %w", status, err) // again, after a backoff
+		if err == nil && status >= http.StatusInternalServerError {
+			err = fmt.Errorf("CRM: status %d", status)
 		}
-		return nil // done
+		return err // nil: done; an error: again, after a backoff
 	})
 }
 
