@@ -134,7 +134,7 @@ func (dl *deadLetter) Bind(info queue.ConsumerInfo) (queue.Middleware, error) {
 func (dl *deadLetter) check(info queue.ConsumerInfo) error {
 	o, caps := dl.opts, info.Capabilities
 	if o.MaxFailures > 0 && caps.Attempts == queue.AttemptsUnknown {
-		return invalid("DeadLetter.MaxFailures", fmt.Sprintf("%s doesn't count deliveries, so failures aren't known; use MaxAge", info.Name))
+		return invalid("DeadLetter.MaxFailures", fmt.Sprintf("%s doesn't count deliveries, so failures aren't known: give up by age (MaxAge; max_age in a file), or let the broker count too (QueueSpec.BrokerMaxAttempts; ensure with update does it for a file's max_failures)", info.Name))
 	}
 	if caps.Retention > 0 && o.MaxAge >= caps.Retention {
 		return invalid("DeadLetter.MaxAge", fmt.Sprintf("%s keeps messages for %v, so none reaches the age of %v", info.Name, caps.Retention, o.MaxAge))

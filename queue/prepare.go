@@ -49,7 +49,7 @@ func (c *Capabilities) PrepareEach(m *Message, now time.Time, each func(name, va
 	if m.OrderingKey != "" {
 		var err error
 		if !c.Ordering {
-			err = &UnsupportedError{"an OrderingKey", c.system() + " for this queue"}
+			err = &UnsupportedError{"an OrderingKey", c.system() + " for this queue, which isn't an ordered one"}
 		} else if library {
 			err = c.Wire.checkKey("ordering key", m.OrderingKey)
 		}
@@ -156,7 +156,11 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 func (c *Capabilities) delayable(d time.Duration) error {
 	switch {
 	case !c.Delays:
-		return &UnsupportedError{"a delay", c.system() + " for this queue"}
+		why := " for this queue"
+		if c.Ordering {
+			why = " for a queue that keeps an order"
+		}
+		return &UnsupportedError{"a delay", c.system() + why}
 	case c.Retention > 0 && d > c.Retention:
 		return &LimitError{Field: "delay beyond the queue's retention", Got: int64(d), Max: int64(c.Retention), System: c.system()}
 	}

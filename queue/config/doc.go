@@ -79,7 +79,9 @@
 //	  queue        a queue of the file
 //	  max_age      age since its publishing at which a failing message is given
 //	               up. Default 24h, or half the queue's retention if shorter
-//	  max_failures failure at which it's given up. Default: any number
+//	  max_failures failure at which it's given up. Ensure also has the broker move
+//	               it, at ten times as many deliveries: without that Pub/Sub doesn't
+//	               count at all. Default: any number
 //	  on_exhausted skip or block: whether an ordered message that's given up is
 //	               moved, or goes on failing so that nothing overtakes it.
 //	               Default skip

@@ -52,8 +52,8 @@ type Options struct {
 // each queue is opened when it's first used. It fails with an *Error that lists
 // everything that's wrong with the file.
 //
-// It's the only function of this library that reads files or the environment;
-// Parse and OpenFile do the same without.
+// It reads a file and the environment; Parse and OpenFile do the same without. Else
+// only backends do that make a client of their own (pubsub.NewBackend, awsclient).
 func Open(ctx context.Context, path string, backends Backends) (*Bus, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("config: open %s: %w", path, err)
