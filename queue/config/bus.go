@@ -240,7 +240,7 @@ func (b *Bus) sharedLocked(q *Queue, mode queue.OpenMode) *shared {
 	if s, ok := b.shared[key]; ok {
 		return s
 	}
-	s := newShared(func(ctx context.Context) (queue.Queue, error) { return b.open(ctx, q, mode) })
+	s := newShared(q.Name, func(ctx context.Context) (queue.Queue, error) { return b.open(ctx, q, mode) })
 	if b.closed {
 		s.closed = true
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -250,4 +251,28 @@ func TestNilArgumentsAreRefused(t *testing.T) {
 	_, err = config.OpenFile(parse(t, "backend: memory\nqueues: {one: {}}"), config.Backends{"memory": memory.New(nil)},
 		&config.Options{PublisherMiddleware: []queue.PublisherMiddleware{nil}})
 	assert.ErrorIs(t, err, queue.ErrInvalid)
+}
+
+// unreachable is a backend whose server doesn't answer.
+type unreachable struct{ queue.Backend }
+
+func (unreachable) Open(ctx context.Context, _ string, _ *queue.OpenOptions) (queue.Queue, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestAPublishThatEndsBeforeItsQueueIsOpenNamesIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		file, err := config.Parse("queues.yaml", []byte("backend: there\nqueues: {crm-leads: {}}\n"), nil)
+		require.NoError(t, err)
+		b, err := config.OpenFile(file, config.Backends{"there": unreachable{memory.New(nil)}}, nil)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err = b.Publisher("crm-leads").Publish(ctx, &queue.Message{Body: []byte("x")})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorContains(t, err, "opening queue crm-leads")
+		require.NoError(t, b.Close(t.Context()))
+	})
 }

@@ -13,6 +13,7 @@ import (
 // shared is a queue that's opened when it's first needed, once for all who use
 // it. A failure is told to those who waited for it, and the next one tries again.
 type shared struct {
+	name string
 	open func(context.Context) (queue.Queue, error)
 	// opened is set once; reading it needs no lock, as it's on the way of every
 	// publish.
@@ -31,7 +32,9 @@ type opening struct {
 	err    error
 }
 
-func newShared(open func(context.Context) (queue.Queue, error)) *shared { return &shared{open: open} }
+func newShared(name string, open func(context.Context) (queue.Queue, error)) *shared {
+	return &shared{name: name, open: open}
+}
 
 // get returns the queue, waiting until it's open or ctx ends.
 func (s *shared) get(ctx context.Context) (queue.Queue, error) {
@@ -52,7 +55,7 @@ func (s *shared) get(ctx context.Context) (queue.Queue, error) {
 		select {
 		case <-o.done:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("config: opening a queue: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("config: opening queue %s, which takes longer: %w", s.name, context.Cause(ctx))
 		}
 		if o.err != nil {
 			return nil, o.err
