@@ -96,8 +96,7 @@ func (e *ensuring) queue(ctx context.Context, name string, spec *queue.QueueSpec
 	}
 	subs := []*wantedSubscription{want}
 	if !spec.IsDeadLetter {
-		// Settling is only confirmed if it is for both.
-		back.exactlyOnce = have.GetEnableExactlyOnceDelivery()
+		back.like(have)
 		if err := e.topic(ctx, back.topic, spec.Tags); err != nil {
 			return err
 		}
@@ -143,6 +142,25 @@ type wantedSubscription struct {
 	attempts    int32
 	labels      map[string]string
 	exactlyOnce bool
+}
+
+// like takes from the main subscription, as it is, what the spec leaves open: what's
+// redriven or waits for long is to be treated as what comes directly. Settling is only
+// confirmed if it is for both.
+func (w *wantedSubscription) like(main *pubsubpb.Subscription) {
+	if main == nil {
+		return // a dry run, in which it would be made by the same spec
+	}
+	w.exactlyOnce, w.ordered = main.GetEnableExactlyOnceDelivery(), w.ordered || main.GetEnableMessageOrdering()
+	if w.ackDeadline == 0 {
+		w.ackDeadline = time.Duration(main.GetAckDeadlineSeconds()) * time.Second
+	}
+	if w.retention == 0 {
+		w.retention = main.GetMessageRetentionDuration().AsDuration()
+	}
+	if p := main.GetDeadLetterPolicy(); w.deadTopic == "" && p.GetDeadLetterTopic() != "" {
+		w.deadTopic, w.attempts = p.GetDeadLetterTopic(), p.GetMaxDeliveryAttempts()
+	}
 }
 
 const (

@@ -27,6 +27,10 @@ func classify(ctx context.Context, err error) error {
 	kind := kindOf(err)
 	if code := status.Code(err); kind == nil && (code == codes.Canceled || code == codes.DeadlineExceeded) {
 		kind = ctx.Err()
+		// gRPC's own timer for the same deadline may be faster than the context's.
+		if at, ok := ctx.Deadline(); ok && kind == nil && code == codes.DeadlineExceeded && !time.Now().Before(at) {
+			kind = context.DeadlineExceeded
+		}
 	}
 	return remote.As(kind, err)
 }

@@ -65,7 +65,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	}
 	asking := ctx
 	var opts []gax.CallOption
-	seen := h.back != nil && !h.backAssumed
+	seen := h.back.Load() != nil && !h.backAssumed
 	if seen { // one short question will do
 		limited, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
@@ -76,6 +76,7 @@ func (h *handle) findWayBack(ctx context.Context) (*outlet, error) {
 	sub, err := h.client.SubscriptionAdminClient.GetSubscription(asking, &pubsubpb.GetSubscriptionRequest{Subscription: h.subscription + returnSuffix}, opts...)
 	switch code := status.Code(err); {
 	case err == nil && sub.GetTopic() == h.outBack.topic && sub.GetFilter() == "" && delivers(sub) == "":
+		h.attachBack(sub) // what goes there must come back
 		return &h.outBack, nil
 	case err == nil || code == codes.NotFound:
 	case seen && ctx.Err() == nil:

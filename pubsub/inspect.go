@@ -51,7 +51,7 @@ func (h *handle) Stats(ctx context.Context) (queue.Stats, error) {
 	}
 	st.Source = "pubsub.googleapis.com/subscription"
 	names := []string{h.subscription}
-	if h.back != nil || h.main == nil { // opened to publish, it hasn't been looked for
+	if h.back.Load() != nil || h.main == nil { // opened to publish, it hasn't been looked for
 		names = append(names, h.subscription+returnSuffix)
 	}
 	for i, name := range names {
@@ -216,10 +216,7 @@ func (h *handle) Purge(ctx context.Context) error {
 	if h.main == nil {
 		return h.fail(op, errPublishOnly)
 	}
-	for _, s := range []*source{h.main, h.back} {
-		if s == nil {
-			continue
-		}
+	for _, s := range h.sources() {
 		var t try
 		_, err := h.client.SubscriptionAdminClient.Seek(ctx, &pubsubpb.SeekRequest{
 			Subscription: s.name, Target: &pubsubpb.SeekRequest_Time{Time: timestamppb.New(time.Now())},

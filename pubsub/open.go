@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gcp "cloud.google.com/go/pubsub/v2"
@@ -88,15 +89,14 @@ func (h *handle) open(ctx context.Context, project string, opts *queue.OpenOptio
 	}
 	h.out.init(h.client, at.topic, &h.counts)
 	h.outBack.init(h.client, topicOf(h.subscription)+returnSuffix, &h.counts)
-	if h.back != nil && !h.backAssumed {
+	h.backLooked.Store(time.Now().UnixNano())
+	if h.back.Load() != nil && !h.backAssumed {
 		h.returning.out, h.returning.until = &h.outBack, time.Now().Add(knownFor)
 	}
 	h.filter = s.filter
 	h.caps = h.capabilities(s)
-	for _, src := range []*source{h.main, h.back} {
-		if src != nil {
-			src.init(h)
-		}
+	for _, src := range h.sources() {
+		src.init(h)
 	}
 	if len(s.assumed) > 0 {
 		h.log.Warn("settings of the queue can't be read, assuming the defaults", "queue", h.name, "assumed", s.assumed, "err", s.err)
@@ -134,40 +134,6 @@ func (h *handle) readForConsume(ctx context.Context, at *place, s *settings, opt
 	}
 	h.main = &source{name: at.subscription, ackDeadline: s.ackDeadline, exactlyOnce: s.exactlyOnce}
 	return h.readBack(ctx, s)
-}
-
-// readBack looks for the return subscription. One that may not be looked at is
-// received from all the same: there may be something in it.
-func (h *handle) readBack(ctx context.Context, s *settings) error {
-	name := h.main.name + returnSuffix
-	back := &source{name: name, ackDeadline: s.ackDeadline, aside: true, log: h.log}
-	sub, err := h.look(ctx, name)
-	switch {
-	case errors.Is(err, queue.ErrQueueNotFound):
-		return nil
-	case denied(err):
-		h.backAssumed = true
-		s.assume(err, "that "+name+" exists")
-	case err != nil:
-		return err
-	case sub.GetTopic() != topicOf(h.main.name)+returnSuffix:
-		h.log.Warn("not received from, as it belongs to another topic", "queue", h.name, "subscription", name, "topic", sub.GetTopic())
-		return nil
-	case delivers(sub) != "":
-		h.log.Warn("not received from, as it "+delivers(sub), "queue", h.name, "subscription", name)
-		return nil
-	default:
-		own := settings{ackDeadline: defaultAckDeadline}
-		own.read(sub)
-		own.warn(h, name)
-		h.backAssumed = own.filter != "" // not everything comes that way
-		back.ackDeadline, back.exactlyOnce = own.ackDeadline, own.exactlyOnce
-		if s.exactlyOnce && !own.exactlyOnce {
-			h.log.Warn("the return subscription has no exactly-once delivery: what comes through it is acknowledged without the service's word", "queue", h.name, "subscription", name)
-		}
-	}
-	h.back = back
-	return nil
 }
 
 // readForPublish sees to it that what's published isn't lost, and learns from the
@@ -222,6 +188,9 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 	}
 	s.retention, s.filter = own.retention, own.filter
 	s.ordering = s.ordering || own.ordering
+	if at.subscription == "" {
+		return h.readOthers(ctx, s, found)
+	}
 	if s.filter == "" {
 		return nil
 	}
@@ -230,6 +199,40 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 		return onlyFiltered(which, s.filter)
 	}
 	return nil
+}
+
+// mostRead is how many subscriptions of a topic are read that's published to by its
+// address.
+const mostRead = 20
+
+// readOthers is for a topic that's published to by its address, so that none of its
+// subscriptions is the queue's own: what any of them keeps for the shortest time counts,
+// and one without a filter must be among them. s is of the first one.
+func (h *handle) readOthers(ctx context.Context, s *settings, found []string) error {
+	filter, all := s.filter, s.filter != ""
+	for _, name := range found[1:min(len(found), mostRead)] {
+		sub, err := h.look(ctx, name)
+		switch {
+		case denied(err):
+			all = false // nobody knows
+			s.assume(err, "message_retention_duration", "filter")
+			continue
+		case errors.Is(err, queue.ErrQueueNotFound):
+			continue // deleted meanwhile
+		case err != nil:
+			return err
+		}
+		other := *s
+		other.read(sub)
+		s.retention = min(s.retention, other.retention)
+		all = all && other.filter != ""
+	}
+	if !all || len(found) > mostRead {
+		s.filter = ""
+		return nil
+	}
+	s.warnFilter(h, found[0])
+	return onlyFiltered(found[0], filter)
 }
 
 var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}
@@ -287,7 +290,7 @@ func (h *handle) capabilities(s settings) queue.Capabilities {
 		Delays: true, MaxRedeliveryDelay: maxAckDeadline, Retention: s.retention,
 		Filter:          s.filter,
 		Ordering:        s.ordering,
-		SettleConfirmed: s.exactlyOnce && (h.back == nil || h.back.exactlyOnce),
+		SettleConfirmed: s.exactlyOnce && (h.back.Load() == nil || h.back.Load().exactlyOnce),
 		Assumed:         s.assumed,
 	}
 	if h.lease > 0 {
@@ -312,15 +315,17 @@ type handle struct {
 	client       *gcp.Client
 	done         func() error // with the client
 	name         string
-	subscription string  // full name; empty: only a topic is known
-	main         *source // nil: opened to publish
-	back         *source // nil: there's none
-	filter       string  // of the main subscription, as far as known
-	backAssumed  bool    // it isn't known to bring what's published to its topic
-	noTopic      error   // why out has none, where that isn't known
+	subscription string                 // full name; empty: only a topic is known
+	main         *source                // nil: opened to publish
+	back         atomic.Pointer[source] // nil: there's none, as far as known
+	filter       string                 // of the main subscription, as far as known
+	backAssumed  bool                   // it isn't known to bring what's published to its topic
+	noTopic      error                  // why out has none, where that isn't known
 	out          outlet
 	outBack      outlet // the return topic, if there's one
 	returning    returning
+	backLooked   atomic.Int64 // when back was looked for: Unix time in nanoseconds
+	attaching    sync.Mutex   // of back, beside closing
 
 	wait    time.Duration
 	lease   int32 // seconds to ask for, instead of what the subscription gives; 0: that
@@ -344,14 +349,16 @@ func (h *handle) Capabilities() queue.Capabilities { return h.caps }
 // off; for such a pull that's no error.
 func (h *handle) Close(ctx context.Context) error {
 	err := h.calls.Close(ctx)
-	h.closed.Do(func() { close(h.closing) })
+	h.closed.Do(func() {
+		h.attaching.Lock()
+		defer h.attaching.Unlock()
+		close(h.closing)
+	})
 	h.out.batches.Close()
 	h.outBack.batches.Close()
 	var wg sync.WaitGroup
-	for _, src := range []*source{h.main, h.back} {
-		if src != nil {
-			wg.Go(func() { src.polls.Close(ctx) })
-		}
+	for _, src := range h.sources() {
+		wg.Go(func() { src.polls.Close(ctx) })
 	}
 	wg.Wait()
 	if err = errors.Join(err, h.done()); err != nil {

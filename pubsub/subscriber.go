@@ -60,8 +60,10 @@ func (h *handle) Receive(ctx context.Context, max int) ([]*queue.Delivery, error
 		return nil, h.fail(op, errPublishOnly)
 	}
 	var second *remote.Polls[*receipt]
-	if h.back != nil {
-		second = &h.back.polls
+	if back := h.back.Load(); back != nil {
+		second = &back.polls
+	} else {
+		h.lookForBack()
 	}
 	rs, err := remote.ReceiveAny(ctx, min(max, maxMessages), &h.main.polls, second)
 	if err != nil {

@@ -1,0 +1,119 @@
+package pubsub_test
+
+import (
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/anyqueue/anyqueue/queue"
+)
+
+const day = 24 * time.Hour
+
+// What a consumer defers must come back to it, also where Ensure has made the return
+// topic after it was opened.
+func TestAReturnTopicThatIsMadeWhileAQueueIsOpenBringsItsHops(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.alone(t, nil, nil)
+		f.ensure(t, "orders", nil)
+		require.NoError(t, q.Publish(t.Context(), message("a")))
+		require.NoError(t, q.Settle(t.Context(), deferred(receive(t, q, 1)[0], time.Second)))
+		assert.Equal(t, []string{"a"}, bodies(receive(t, q, 1)))
+		require.NoError(t, q.Close(t.Context()))
+	})
+}
+
+// A redrive in another process goes there at once.
+func TestAReturnTopicThatIsMadeWhileAQueueIsOpenBringsWhatOthersSendThere(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.alone(t, nil, nil)
+		f.ensure(t, "orders", nil)
+		other := f.open(t, "orders", &queue.OpenOptions{Mode: queue.ForPublish})
+		back, ok := queue.As[queue.Redriver](other)
+		require.True(t, ok)
+		require.NoError(t, back.PublishBack(t.Context(), message("a")))
+		begun := time.Now()
+		assert.Equal(t, []string{"a"}, bodies(receive(t, q, 1)))
+		assert.LessOrEqual(t, time.Since(begun), 2*time.Minute)
+		require.NoError(t, q.Close(t.Context()))
+		require.NoError(t, other.Close(t.Context()))
+	})
+}
+
+func TestEnsureMakesTheReturnSubscriptionAsTheMainOneIs(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "dead", &queue.QueueSpec{IsDeadLetter: true})
+		f.topic(t, topicName("orders"))
+		f.subscribe(t, topicName("orders"), mainSub, func(s *pubsubpb.Subscription) {
+			s.MessageRetentionDuration = durationpb.New(6 * day)
+			s.AckDeadlineSeconds = 600
+			s.EnableMessageOrdering = true
+			s.DeadLetterPolicy = &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicName("dead"), MaxDeliveryAttempts: 9}
+		})
+		f.ensure(t, "orders", nil)
+		b := f.has(t, backSub)
+		assert.True(t, b.GetEnableMessageOrdering())
+		assert.EqualValues(t, 600, b.GetAckDeadlineSeconds())
+		assert.Equal(t, 6*day, b.GetMessageRetentionDuration().AsDuration())
+		assert.EqualValues(t, 9, b.GetDeadLetterPolicy().GetMaxDeliveryAttempts())
+		r := f.ensure(t, "orders", nil)
+		assert.Equal(t, []string{mainSub + ": message ordering is true, not false"}, r.Differences, "only what the spec says otherwise")
+		assert.Empty(t, r.Created)
+	})
+}
+
+// What waits for long waits there.
+func TestTheShorterRetentionOfTheTwoSubscriptionsCounts(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.topic(t, topicName("orders"))
+		f.subscribe(t, topicName("orders"), mainSub, func(s *pubsubpb.Subscription) { s.MessageRetentionDuration = durationpb.New(6 * day) })
+		f.topic(t, topicName("orders.return"))
+		f.subscribe(t, topicName("orders.return"), backSub, func(s *pubsubpb.Subscription) { s.MessageRetentionDuration = durationpb.New(2 * day) })
+		q := f.open(t, "orders", nil)
+		assert.Equal(t, 2*day, q.Capabilities().Retention)
+		var limit *queue.LimitError
+		assert.ErrorAs(t, q.Publish(t.Context(), &queue.Message{Body: []byte("x"), Delay: 3 * day}), &limit)
+		require.NoError(t, q.Close(t.Context()))
+		assert.Contains(t, f.ensure(t, "orders", nil).Differences, backSub+": the retention is 48h0m0s, not 144h0m0s")
+	})
+}
+
+func TestAReturnSubscriptionThatDiffersIsSaid(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "dead", &queue.QueueSpec{IsDeadLetter: true})
+		f.topic(t, topicName("orders"))
+		f.subscribe(t, topicName("orders"), mainSub, func(s *pubsubpb.Subscription) {
+			s.EnableMessageOrdering = true
+			s.DeadLetterPolicy = &pubsubpb.DeadLetterPolicy{DeadLetterTopic: topicName("dead"), MaxDeliveryAttempts: 9}
+		})
+		f.topic(t, topicName("orders.return"))
+		f.subscribe(t, topicName("orders.return"), backSub, nil)
+		log, opts := logged()
+		q := f.open(t, "orders", opts)
+		assert.Contains(t, log.String(), "the return subscription keeps no order")
+		assert.Contains(t, log.String(), "the return subscription has no dead-letter policy")
+		require.NoError(t, q.Close(t.Context()))
+	})
+}
+
+// Of a topic that's published to by its address every subscription counts.
+func TestPublishingToATopicIsJudgedByAllItsSubscriptions(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		topic := topicName("events")
+		f.topic(t, topic)
+		f.subscribe(t, topic, subscriptionName("a"), func(s *pubsubpb.Subscription) { s.Filter = `attributes.kind = "a"` })
+		f.subscribe(t, topic, subscriptionName("b"), func(s *pubsubpb.Subscription) { s.Filter = `attributes.kind = "b"` })
+		to := &queue.OpenOptions{Mode: queue.ForPublish, Address: topic}
+		_, err := f.backend.Open(t.Context(), "events", to)
+		require.ErrorIs(t, err, queue.ErrQueueNotFound, "a message may match neither")
+		f.subscribe(t, topic, subscriptionName("c"), func(s *pubsubpb.Subscription) { s.MessageRetentionDuration = durationpb.New(time.Hour) })
+		q := f.open(t, "events", to)
+		assert.Equal(t, time.Hour, q.Capabilities().Retention, "whoever forgets first")
+		require.NoError(t, q.Publish(t.Context(), message("x")))
+		require.NoError(t, q.Close(t.Context()))
+	})
+}
