@@ -39,10 +39,15 @@
 // consumer asks for: opening warns, and Ensure with QueueSpec.Update removes it.
 //
 // A queue also has a return topic and subscription with the suffix ".return", which
-// Ensure makes: see Delay and Dead letters. One that's made later is received from
-// when the queue is opened again. Each further subscription of a topic is a queue of its
-// own, opened by its address; Ensure, called with its name, makes its return topic and
-// nothing else.
+// Ensure makes as the main subscription is (order, lease, retention, dead-letter policy,
+// exactly-once delivery): see Delay and Dead letters. What differs is said when the queue
+// is opened; the shorter retention of the two counts. One that's made later is received
+// from within about a minute. Each further subscription of a topic is a queue of its own,
+// opened by its address; Ensure, called with its name, makes its return topic and nothing
+// else.
+//
+// A topic that's published to by its address is judged by its subscriptions, the first 20
+// of them: the shortest retention counts, and one at least must have no filter.
 //
 // # Publishing
 //
