@@ -1,12 +1,15 @@
 package pubsub_test
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/anyqueue/anyqueue/queue"
@@ -114,6 +117,39 @@ func TestPublishingToATopicIsJudgedByAllItsSubscriptions(t *testing.T) {
 		q := f.open(t, "events", to)
 		assert.Equal(t, time.Hour, q.Capabilities().Retention, "whoever forgets first")
 		require.NoError(t, q.Publish(t.Context(), message("x")))
+		require.NoError(t, q.Close(t.Context()))
+	})
+}
+
+// What comes that way is rare: it isn't worth more than one open pull.
+func TestTheReturnSubscriptionIsPulledOnceAtATime(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "orders", nil)
+		q := f.open(t, "orders", nil)
+		var mu sync.Mutex
+		open, most := map[string]int{}, map[string]int{}
+		f.on("Pull", func(ctx context.Context, in any, _ func() (any, error)) (any, error) {
+			name := in.(*pubsubpb.PullRequest).GetSubscription()
+			mu.Lock()
+			open[name]++
+			most[name] = max(most[name], open[name])
+			mu.Unlock()
+			<-ctx.Done()
+			mu.Lock()
+			open[name]--
+			mu.Unlock()
+			return nil, status.FromContextError(ctx.Err()).Err()
+		})
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				_, _ = q.Receive(ctx, 10)
+			})
+		}
+		wg.Wait()
+		assert.Equal(t, map[string]int{mainSub: 4, backSub: 1}, most)
 		require.NoError(t, q.Close(t.Context()))
 	})
 }

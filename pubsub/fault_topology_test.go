@@ -169,6 +169,8 @@ func TestServerExactlyOnceSettledMeansConfirmed(t *testing.T) {
 		r.net.cut()
 	}
 	r.await("all to be settled", over)
+	until := time.Now().Add(12 * time.Second) // what isn't settled comes again after 10
+	r.await("nothing that's confirmed to come again", func() bool { return time.Now().After(until) })
 	cancel()
 	wg.Wait()
 	t.Logf("%d confirmed, %d in doubt, %d pulls unread", len(confirmed), len(doubtful), countsOf(t, r.q).Unread)
