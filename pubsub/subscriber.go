@@ -81,7 +81,11 @@ func (h *handle) delivery(r *receipt) *queue.Delivery {
 	m := r.received.GetMessage()
 	d.Source = h.caps.Source
 	r.fillDeadLetter(d)
-	d.FillFromBroker(m.GetMessageId(), m.GetPublishTime().AsTime())
+	var published time.Time
+	if at := m.GetPublishTime(); at != nil { // without it, AsTime says 1970, which looks very old
+		published = at.AsTime()
+	}
+	d.FillFromBroker(m.GetMessageId(), published)
 	if n := int(r.received.GetDeliveryAttempt()); n > 0 { // counted
 		d.Attempt = max(n-h.unseen.Count(d.BrokerID), 1)
 	}
