@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -194,6 +195,7 @@ func TestNobodyAtTheAddressIsSaid(t *testing.T) {
 	require.NoError(t, nobody.Close()) // nobody listens there now
 	t.Setenv("PUBSUB_EMULATOR_HOST", nobody.Addr().String())
 	b := pubsub.NewBackend(&pubsub.Options{Project: project})
+	var wg sync.WaitGroup
 	for what, try := range map[string]func(context.Context) error{
 		"open": func(ctx context.Context) error { _, err := b.Open(ctx, "orders", nil); return err },
 		"publish": func(ctx context.Context) error {
@@ -205,13 +207,16 @@ func TestNobodyAtTheAddressIsSaid(t *testing.T) {
 			return err
 		},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		err := try(ctx)
-		cancel()
-		require.ErrorIs(t, err, context.DeadlineExceeded, what)
-		assert.ErrorContains(t, err, nobody.Addr().String(), what)
-		assert.ErrorContains(t, err, "connection refused", what)
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // the first try takes far less
+			defer cancel()
+			err := try(ctx)
+			assert.ErrorIs(t, err, context.DeadlineExceeded, what)
+			assert.ErrorContains(t, err, nobody.Addr().String(), what)
+			assert.ErrorContains(t, err, "connection refused", what)
+		})
 	}
+	wg.Wait()
 }
 
 func TestAMissingQueueIsNamed(t *testing.T) {
