@@ -339,7 +339,9 @@ up_pubsub() {
 		jar=$(emulator_jar) || die 'no Pub/Sub emulator, though its package is installed'
 	fi
 	# The jar itself, because stopping "gcloud beta emulators" leaves its JVM alive.
-	launch "$home" java -Xmx1g -jar "$jar" --host=127.0.0.1 --port="$port"
+	# It keeps every message that it ever got. With less memory it stood still for seconds
+	# near the end of a run, or failed calls, and tests that wait for it failed.
+	launch "$home" java -Xmx3g -jar "$jar" --host=127.0.0.1 --port="$port"
 	await_pubsub "$home" "127.0.0.1:$port"
 	{
 		printf 'export ANYQUEUE_TEST_PUBSUB_EMULATOR=127.0.0.1:%s\n' "$port"
