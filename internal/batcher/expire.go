@@ -55,7 +55,8 @@ func (b *Batcher[T]) unlistLocked(g *Group[T]) {
 	g.earlier, g.later, g.listed = nil, nil, false
 }
 
-// armExpiryLocked sets the timer, also after Close, as a request may not heed its end; unless it fires early enough: then it's set again.
+// armExpiryLocked sets the timer, unless it fires early enough: then it's set again.
+// It does so after Close too, as a request may not heed that it was cut off.
 func (b *Batcher[T]) armExpiryLocked() {
 	e := &b.expiry
 	if e.first == nil || !e.at.IsZero() && !e.at.After(e.first.expires) {
