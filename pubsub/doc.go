@@ -111,9 +111,9 @@
 // for it. Up to MaxHold deliveries are held with their leases; what's more goes back
 // for ten minutes at a time, without a handler or a failure, which costs a request for
 // up to a thousand messages. With a dead-letter policy that counts as an attempt, so
-// that what has gone back once hops through the return topic instead. A raw consumer, and another subscription of the topic,
-// gets a delayed message at once, with "due" (Unix milliseconds) in the attribute
-// queue-meta.
+// that what has gone back once hops through the return topic instead. A raw consumer, and
+// another subscription of the topic, gets a delayed message at once, with "due" (Unix
+// milliseconds) in the attribute queue-meta.
 //
 // A failed delivery stays hidden for at most 10 minutes. For longer (RetryAfter,
 // Snooze) it's published again with its due time, to the return topic, so that other
@@ -130,9 +130,10 @@
 // time, and holds what it has fetched of a key while the key's first message backs
 // off. Two processes can't be kept apart for one key. The order holds for what's
 // published in one region: publishers of a key belong in one, or use a client with a
-// regional endpoint. After a
-// redelivery Pub/Sub may send everything of the key again that came after it, also
-// what was acknowledged.
+// regional endpoint. After a redelivery Pub/Sub may send everything of the key again that
+// came after it, also what was acknowledged. Google's emulator does so, where a lease runs
+// out, for messages without a key too, and isn't fair between keys: under a backlog one
+// may wait until others are through.
 //
 // # Dead letters
 //
