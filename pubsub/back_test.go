@@ -2,13 +2,16 @@ package pubsub_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -113,11 +116,28 @@ func TestPublishingToATopicIsJudgedByAllItsSubscriptions(t *testing.T) {
 		to := &queue.OpenOptions{Mode: queue.ForPublish, Address: topic}
 		_, err := f.backend.Open(t.Context(), "events", to)
 		require.ErrorIs(t, err, queue.ErrQueueNotFound, "a message may match neither")
+		require.ErrorContains(t, err, subscriptionName("a")+", "+subscriptionName("b")+", has a filter")
 		f.subscribe(t, topic, subscriptionName("c"), func(s *pubsubpb.Subscription) { s.MessageRetentionDuration = durationpb.New(time.Hour) })
 		q := f.open(t, "events", to)
 		assert.Equal(t, time.Hour, q.Capabilities().Retention, "whoever forgets first")
+		assert.Empty(t, q.Capabilities().Assumed)
 		require.NoError(t, q.Publish(t.Context(), message("x")))
 		require.NoError(t, q.Close(t.Context()))
+
+		f.on("GetSubscription", func(ctx context.Context, in any, forward func() (any, error)) (any, error) {
+			if in.(*pubsubpb.GetSubscriptionRequest).GetSubscription() == subscriptionName("a") {
+				return refuse(codes.PermissionDenied)(ctx, in, forward)
+			}
+			return forward()
+		})
+		q = f.open(t, "events", to)
+		assert.Equal(t, time.Hour, q.Capabilities().Retention, "of those that may be read")
+		assert.Equal(t, []string{"message_retention_duration", "filter"}, q.Capabilities().Assumed)
+		require.NoError(t, q.Close(t.Context()))
+
+		f.on("GetSubscription", says(subscriptionName("c"), func(s *pubsubpb.Subscription) { s.Detached = true }))
+		_, err = f.backend.Open(t.Context(), "events", to)
+		require.ErrorIs(t, err, queue.ErrQueueNotFound, "it gets nothing, and the others not everything")
 	})
 }
 
@@ -152,4 +172,61 @@ func TestTheReturnSubscriptionIsPulledOnceAtATime(t *testing.T) {
 		assert.Equal(t, map[string]int{mainSub: 4, backSub: 1}, most)
 		require.NoError(t, q.Close(t.Context()))
 	})
+}
+
+// A pull that's sent while something of a key goes back could bring what came after it.
+func TestAnOrderedQueueIsNotPulledWhileSomethingGoesBack(t *testing.T) {
+	for _, ordered := range []bool{true, false} {
+		t.Run(fmt.Sprint("ordered ", ordered), func(t *testing.T) {
+			onFake(t, func(t *testing.T, f *fake) {
+				f.topic(t, topicName("orders"))
+				f.subscribe(t, topicName("orders"), mainSub, func(s *pubsubpb.Subscription) { s.EnableMessageOrdering = ordered })
+				q := f.open(t, "orders", nil)
+				var mu sync.Mutex
+				var events []string
+				note := func(what string) {
+					mu.Lock()
+					defer mu.Unlock()
+					events = append(events, what)
+				}
+				f.on("Pull", func(ctx context.Context, _ any, forward func() (any, error)) (any, error) {
+					note("pull")
+					for { // pstest doesn't wait
+						out, err := forward()
+						if err != nil || ctx.Err() != nil || len(out.(*pubsubpb.PullResponse).GetReceivedMessages()) > 0 {
+							return out, err
+						}
+						pauseFor(ctx, 100*time.Millisecond)
+					}
+				})
+				f.on("ModifyAckDeadline", func(_ context.Context, _ any, forward func() (any, error)) (any, error) {
+					time.Sleep(2 * time.Second)
+					defer note("gone back")
+					return forward()
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(time.Second, cancel)
+				_, err := q.Receive(ctx, 1)
+				require.ErrorIs(t, err, context.Canceled)
+				require.NoError(t, q.Publish(t.Context(), message("x"))) // for the pull that goes on
+				time.Sleep(2 * time.Second)                              // nobody comes for it: it's on its way back
+				synctest.Wait()
+				assert.Equal(t, []string{"x"}, bodies(receive(t, q, 1)))
+				mu.Lock()
+				defer mu.Unlock()
+				if ordered {
+					assert.Equal(t, []string{"pull", "gone back", "pull"}, events)
+				} else {
+					assert.Equal(t, []string{"pull", "pull", "gone back"}, events[:3])
+				}
+			})
+		})
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }

@@ -163,14 +163,12 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 	case len(found) == 0:
 		return remote.As(queue.ErrQueueNotFound, fmt.Errorf("%s isn't there, or has no subscription, so that what's published would be lost (Ensure makes both)", at.topic))
 	}
-	which := at.subscription
-	if which == "" {
-		which = found[0]
+	if at.subscription == "" {
+		return h.readAll(ctx, at, s, found)
 	}
-	listed := slices.Contains(found, which)
-	sub, err := h.look(ctx, which)
+	sub, err := h.look(ctx, at.subscription)
 	switch {
-	case !listed && (denied(err) || errors.Is(err, queue.ErrQueueNotFound)):
+	case !slices.Contains(found, at.subscription) && (denied(err) || errors.Is(err, queue.ErrQueueNotFound)):
 		return ownMissing(at)
 	case denied(err):
 		s.assume(err, "message_retention_duration", "filter") // publishing doesn't need more
@@ -183,56 +181,19 @@ func (h *handle) readForPublish(ctx context.Context, at *place, s *settings, opt
 	}
 	own := *s
 	own.read(sub)
-	if opts.Ordered && which == at.subscription && !own.ordering {
+	if opts.Ordered && !own.ordering {
 		return errUnordered
 	}
 	s.retention, s.filter = own.retention, own.filter
 	s.ordering = s.ordering || own.ordering
-	if at.subscription == "" {
-		return h.readOthers(ctx, s, found)
-	}
 	if s.filter == "" {
 		return nil
 	}
-	s.warnFilter(h, which)
+	s.warnFilter(h, at.subscription)
 	if len(found) == 1 {
-		return onlyFiltered(which, s.filter)
+		return onlyFiltered(s.filter, at.subscription)
 	}
 	return nil
-}
-
-// mostRead is how many subscriptions of a topic are read that's published to by its
-// address.
-const mostRead = 20
-
-// readOthers is for a topic that's published to by its address, so that none of its
-// subscriptions is the queue's own: what any of them keeps for the shortest time counts,
-// and one without a filter must be among them. s is of the first one.
-func (h *handle) readOthers(ctx context.Context, s *settings, found []string) error {
-	filter, all := s.filter, s.filter != ""
-	for _, name := range found[1:min(len(found), mostRead)] {
-		sub, err := h.look(ctx, name)
-		switch {
-		case denied(err):
-			all = false // nobody knows
-			s.assume(err, "message_retention_duration", "filter")
-			continue
-		case errors.Is(err, queue.ErrQueueNotFound):
-			continue // deleted meanwhile
-		case err != nil:
-			return err
-		}
-		other := *s
-		other.read(sub)
-		s.retention = min(s.retention, other.retention)
-		all = all && other.filter != ""
-	}
-	if !all || len(found) > mostRead {
-		s.filter = ""
-		return nil
-	}
-	s.warnFilter(h, found[0])
-	return onlyFiltered(found[0], filter)
 }
 
 var errUnordered error = &queue.InvalidError{Field: "Ordered", Reason: "the subscription was made without message ordering"}

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -76,16 +77,20 @@ func (h *handle) publishFiltered(ctx context.Context, at *place, s *settings, mo
 	case err != nil:
 		return err
 	case len(found) == 1 && found[0] == at.subscription:
-		return onlyFiltered(at.subscription, s.filter)
+		return onlyFiltered(s.filter, at.subscription)
 	}
 	return nil
 }
 
-// onlyFiltered says the same as a topic without a subscription, of what a filter leaves
-// out.
-func onlyFiltered(name, filter string) error {
+// onlyFiltered says the same as a topic without a subscription, of what filters leave
+// out. The filter is that of one of the subscriptions that are named.
+func onlyFiltered(filter string, names ...string) error {
+	which := fmt.Sprintf("the topic's only subscription, %s, has a filter (%s)", names[0], filter)
+	if len(names) > 1 {
+		which = fmt.Sprintf("each of the topic's %d subscriptions, %s, has a filter (the last one %s)", len(names), strings.Join(names, ", "), filter)
+	}
 	return remote.As(queue.ErrQueueNotFound, fmt.Errorf(
-		"the topic's only subscription, %s, has a filter (%s), so that what's published and doesn't match would be lost; it can be opened to consume only", name, filter))
+		"%s, so that what's published and doesn't match would be lost; it can be opened to consume only", which))
 }
 
 // delivers tells where a subscription delivers to by itself; empty where it's pulled
