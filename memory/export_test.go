@@ -21,7 +21,7 @@ func PublishRaw(_ context.Context, q queue.Queue, body []byte, attributes map[st
 	}
 	it := &broker.Item[payload]{}
 	it.Payload.encoded = true
-	size := it.Payload.keep(body, attributes, &h.core.broker.bodies)
+	size := it.Payload.keepMap(body, attributes, nil)
 	h.core.q.Send(now, false, []entry{{Item: it, Size: size, At: time.Now()}})
 	return nil
 }

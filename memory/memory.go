@@ -34,7 +34,7 @@ type Broker struct {
 	order []*core // in the order of their creation
 
 	faults atomic.Pointer[faults]
-	bodies bodies
+	chunks chunkPool
 	// ops has slices for Settle.
 	ops sync.Pool
 }
@@ -73,6 +73,8 @@ type core struct {
 	q      *broker.Queue[payload]
 	wire   queue.Wire
 	ids    ids
+	chunks chunks
+	many   atomic.Bool // messages are in the queue
 
 	// Of b.mu.
 	spec      settings
@@ -112,7 +114,9 @@ func (b *Broker) create(name string, s settings) *core {
 		cfg.Rand = rand.New(rand.NewPCG(seed, h.Sum64())) //nolint:gosec // must be reproducible
 		c.ids.prefix = randomPrefix(cfg.Rand.Uint64())
 	}
+	c.chunks.pool = &b.chunks
 	c.q = broker.New[payload](b.group, cfg)
+	c.q.OnGivenBack(func(p *payload) { p.moveOut(&c.chunks) })
 	b.cores[name] = c
 	b.order = append(b.order, c)
 	return c

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 	"time"
 
@@ -8,23 +9,25 @@ import (
 )
 
 // payload is a message as it's stored. It's never written to once sent. Its
-// size counts: there may be millions.
+// size counts, as there may be millions, and so does how many pointers it has,
+// which the garbage collector follows again and again: body and attributes are
+// in one piece of memory without any. See chunks, too.
 type payload struct {
-	id    string
-	body  []byte
-	more  *extra
-	count uint8 // of attrs
+	id   string
+	data []byte // the body, then the attributes as a packer leaves them
+	from *chunk // that data is in; nil: it's alone
+	more *extra
+	body uint32 // the length of the body
+	// count is the number of attributes.
+	count   uint16
+	hasBody bool // it isn't nil
 	// encoded says that body and attributes are in the form for the wire, as they
 	// contain metadata of the library.
 	encoded bool
-	attrs   [3]attribute
 }
-
-type attribute struct{ name, value string }
 
 // extra is what few messages have.
 type extra struct {
-	attrs   []attribute
 	due     time.Time // of a message that the broker itself delays
 	types   map[string]string
 	options []queue.MessageOption
@@ -45,9 +48,66 @@ func (p *payload) options() []queue.MessageOption {
 	return p.more.options
 }
 
-// store copies a message that PrepareEach has accepted, whose attributes it has
-// added already.
-func (p *payload) store(prepared *queue.Prepared, attrBytes int, w *queue.Wire, from *bodies) (size int, err error) {
+// A packer gathers attributes in the form in which they're stored: the lengths of
+// name and value, and both of them, of one after the other. Its zero value is empty.
+type packer struct {
+	few   [256]byte // so that they needn't go to the heap
+	n     int       // of few
+	more  []byte    // instead of few, where that's too short
+	count uint16
+	size  int // of names and values together
+}
+
+func (k *packer) add(name, value string) {
+	const lengths = 2 * binary.MaxVarintLen32
+	k.count++
+	k.size += len(name) + len(value)
+	if k.more == nil {
+		if k.n+len(name)+len(value)+lengths <= len(k.few) {
+			k.n = len(appendText(appendText(k.few[:k.n], name), value))
+			return
+		}
+		k.more = append(k.more, k.few[:k.n]...)
+	}
+	k.more = appendText(appendText(k.more, name), value)
+}
+
+func (k *packer) packed() []byte {
+	if k.more != nil {
+		return k.more
+	}
+	return k.few[:k.n]
+}
+
+func appendText(b []byte, s string) []byte {
+	if len(s) < 0x80 {
+		b = append(b, byte(len(s)))
+	} else {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+	}
+	return append(b, s...)
+}
+
+// cutText is the other end of appendText.
+func cutText(from string) (s, rest string) {
+	n, at := int(from[0]), 1
+	if n >= 0x80 {
+		n = 0
+		for shift := 0; ; shift += 7 {
+			c := from[at-1]
+			n |= int(c&0x7f) << shift
+			if c < 0x80 {
+				break
+			}
+			at++
+		}
+	}
+	return from[at : at+n], from[at+n:]
+}
+
+// store copies a message that PrepareEach has accepted, whose attributes are in
+// attrs already.
+func (p *payload) store(prepared *queue.Prepared, attrs *packer, w *queue.Wire, in *chunks) (size int, err error) {
 	m := prepared.Message
 	if m.HasMetadata() {
 		// The same way as on a real wire: what doesn't fit is cut here too.
@@ -55,14 +115,14 @@ func (p *payload) store(prepared *queue.Prepared, attrBytes int, w *queue.Wire, 
 		if err != nil {
 			return 0, err
 		}
-		*p = payload{encoded: true}
+		p.encoded = true
 		if enc.Types != nil {
 			p.extra().types = enc.Types
 		}
-		size = p.keep(enc.Body, enc.Attributes, from)
+		size = p.keepMap(enc.Body, enc.Attributes, in)
 	} else {
-		p.id, p.body = m.ID, from.copyOf(m.Body)
-		size = len(m.Body) + attrBytes
+		p.id = m.ID
+		size = p.keep(m.Body, attrs, in)
 	}
 	if len(prepared.Options) > 0 {
 		p.extra().options = append([]queue.MessageOption(nil), prepared.Options...)
@@ -70,37 +130,31 @@ func (p *payload) store(prepared *queue.Prepared, attrBytes int, w *queue.Wire, 
 	return size, nil
 }
 
-// keep copies body and attributes and returns their size.
-func (p *payload) keep(body []byte, attrs map[string]string, from *bodies) (size int) {
-	p.body = from.copyOf(body)
-	size = len(body)
-	for k, v := range attrs {
-		p.add(k, v)
-		size += len(k) + len(v)
+// keepMap copies body and attributes and returns their size.
+func (p *payload) keepMap(body []byte, attrs map[string]string, in *chunks) (size int) {
+	var k packer
+	for name, value := range attrs {
+		k.add(name, value)
 	}
-	return size
+	return p.keep(body, &k, in)
 }
 
-// add keeps an attribute.
-func (p *payload) add(name, value string) {
-	if int(p.count) < len(p.attrs) {
-		p.attrs[p.count] = attribute{name, value}
-		p.count++
-		return
-	}
-	x := p.extra()
-	x.attrs = append(x.attrs, attribute{name, value})
+// keep is keepMap, of attributes that are packed already.
+func (p *payload) keep(body []byte, attrs *packer, in *chunks) (size int) {
+	packed := attrs.packed()
+	p.data, p.from = in.take(len(body) + len(packed))
+	copy(p.data[copy(p.data, body):], packed)
+	p.body, p.hasBody, p.count = uint32(len(body)), body != nil, attrs.count //nolint:gosec // no limit is near 4 GB
+	return len(body) + attrs.size
 }
 
-// clone is bytes.Clone without capacity to spare, and without clearing memory
-// that's written to at once.
-func clone(b []byte) []byte {
-	if b == nil {
-		return nil
+// moveOut stores what's in a chunk alone. Nobody may read it meanwhile.
+func (p *payload) moveOut(of *chunks) {
+	if p.from != nil {
+		p.data = clone(p.data)
+		of.end(p.from)
+		p.from = nil
 	}
-	c := make([]byte, len(b))
-	copy(c, b)
-	return c
 }
 
 // load fills a delivery with copies that are its own.
@@ -119,21 +173,29 @@ func (p *payload) load(d *queue.Delivery, w *queue.Wire) {
 
 // content returns copies of body and attributes as they're stored.
 func (p *payload) content() (body []byte, attrs map[string]string) {
-	n := int(p.count)
-	var more []attribute
-	if p.more != nil {
-		more = p.more.attrs
+	if p.hasBody {
+		body = clone(p.data[:p.body])
 	}
-	if n > 0 {
-		attrs = make(map[string]string, n+len(more))
-		for _, a := range p.attrs[:n] {
-			attrs[a.name] = a.value
-		}
-		for _, a := range more {
-			attrs[a.name] = a.value
-		}
+	if p.count == 0 {
+		return body, nil
 	}
-	return clone(p.body), attrs
+	attrs = make(map[string]string, p.count)
+	text := string(p.data[p.body:]) // one for all
+	for len(text) > 0 {
+		var name, value string
+		name, text = cutText(text)
+		value, text = cutText(text)
+		attrs[name] = value
+	}
+	return body, attrs
+}
+
+// clone is bytes.Clone without capacity to spare, and without clearing memory
+// that's written to at once.
+func clone(b []byte) []byte {
+	c := make([]byte, len(b))
+	copy(c, b)
+	return c
 }
 
 // ids renders the broker's ids of a queue. They cost next to nothing when

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -11,7 +12,7 @@ import (
 
 func TestStoredMessageStaysInItsSizeClass(t *testing.T) {
 	t.Parallel()
-	assert.LessOrEqual(t, unsafe.Sizeof(broker.Item[payload]{}), uintptr(224), "there may be millions of them")
+	assert.LessOrEqual(t, unsafe.Sizeof(broker.Item[payload]{}), uintptr(144), "there may be millions of them")
 }
 
 func TestIDsAreRenderedInAnyOrder(t *testing.T) {
@@ -31,30 +32,33 @@ func TestIDsAreRenderedInAnyOrder(t *testing.T) {
 	assert.Equal(t, string(g.prefix[:])+"-0000000003e8", g.of(1000))
 }
 
-func TestBodiesAreBounded(t *testing.T) {
+func TestAttributesOfAnyLengthAreUnpackedAsTheyWere(t *testing.T) {
 	t.Parallel()
-	var p bodies
-	reclaim := func(n int) {
-		it := &broker.Item[payload]{}
-		it.Payload.body = make([]byte, n)
-		p.reclaim([]op{{Item: it, Freed: true}})
+	long := func(n int) string { return strings.Repeat("x", n) }
+	for _, attrs := range []map[string]string{
+		nil,
+		{"a": "b"},
+		{"": ""},
+		{"kind": "order", "tenant": "acme", "trace": long(64)},
+		{long(127): long(128), long(129): long(127), "c": long(16383)},
+		{"a": long(16384), "b": long(1 << 21), long(300): "c"},
+		{"a": long(100), "b": long(100), "c": long(100), "d": "e"},
+	} {
+		for _, body := range [][]byte{nil, {}, []byte("hello")} {
+			var p payload
+			size := len(body)
+			for k, v := range attrs {
+				size += len(k) + len(v)
+			}
+			assert.Equal(t, size, p.keepMap(body, attrs, nil))
+			for range 2 {
+				b, a := p.content()
+				assert.Equal(t, body, b)
+				assert.Equal(t, attrs, a)
+				if len(b) > 0 {
+					b[0] = 'x' // it's a copy
+				}
+			}
+		}
 	}
-	for range 10_000 {
-		reclaim(1024)
-	}
-	assert.LessOrEqual(t, p.bytes, maxFreeBodies)
-	before := p.bytes
-	got := p.copyOf(make([]byte, 1024))
-	assert.Len(t, got, 1024)
-	assert.Equal(t, before-1024, p.bytes, "taken from there")
-	reclaim(0)
-	reclaim(1 << 20)
-	assert.Equal(t, before-1024, p.bytes, "neither nothing nor too much is kept")
-
-	assert.Nil(t, p.copyOf(nil))
-	assert.Equal(t, []byte{}, p.copyOf([]byte{}))
-	b := p.copyOf([]byte("hello"))
-	assert.Equal(t, "hello", string(b))
-	p.reclaim([]op{{Item: &broker.Item[payload]{Payload: payload{body: b}}, Freed: false}})
-	assert.NotSame(t, &b[0], &p.copyOf([]byte("world"))[0], "what isn't free isn't used")
 }

@@ -41,7 +41,10 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 		e := &es[len(es)-1]
 		e.Err = h.prepare(m, wall, e)
 	}
-	h.core.q.Send(now, h.core.broker.like.allOrNothing, es)
+	n := h.core.q.Send(now, h.core.broker.like.allOrNothing, es)
+	if many := n >= manyMessages; many != h.core.many.Load() {
+		h.core.many.Store(many)
+	}
 	failed := false
 	for i := range es {
 		failed = failed || es[i].Err != nil
@@ -59,15 +62,16 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 // prepare checks a message and copies it.
 func (h *handle) prepare(m *queue.Message, now time.Time, e *entry) error {
 	it := &broker.Item[payload]{}
-	attrs := 0
-	p, err := h.prep.PrepareEach(m, now, func(name, value string) {
-		it.Payload.add(name, value)
-		attrs += len(name) + len(value)
-	})
+	var attrs packer
+	p, err := h.prep.PrepareEach(m, now, func(name, value string) { attrs.add(name, value) })
 	if err != nil {
 		return err
 	}
-	e.Size, err = it.Payload.store(&p, attrs, &h.core.wire, &h.core.broker.bodies)
+	in := &h.core.chunks
+	if p.Delay > 0 || p.Message.OrderingKey != "" || !h.core.many.Load() {
+		in = nil
+	}
+	e.Size, err = it.Payload.store(&p, &attrs, &h.core.wire, in)
 	if err != nil {
 		return err
 	}

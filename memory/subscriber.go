@@ -220,7 +220,7 @@ func (h *handle) settle(ctx context.Context, s []queue.Settlement) error {
 		o.Err = h.settlement(&s[i], wall, o)
 	}
 	h.core.q.Settle(now, h.core.broker.like.silentAck, ops)
-	h.core.broker.bodies.reclaim(ops)
+	h.core.chunks.reclaim(ops)
 	return h.outcome("settle on", ops)
 }
 

@@ -145,6 +145,8 @@ type Queue[P any] struct {
 	deadTo    *Queue[P]
 	deadAfter uint32 // deliveries; 0: never
 
+	givenBack func(*P) // nil: see OnGivenBack
+
 	seq    uint64
 	ready  fifo[P] // for a key: one item that stands for it
 	leases ring[P]
@@ -171,6 +173,11 @@ type Queue[P any] struct {
 func New[P any](g *Group, cfg Config) *Queue[P] {
 	return &Queue[P]{group: g, cfg: cfg, armed: never}
 }
+
+// OnGivenBack has f called with the payload of each message that's given back by the
+// only receiver that it ever had: nobody reads it meanwhile, so f may put it elsewhere.
+// It's called with the queue locked. OnGivenBack must be called before the queue is used.
+func (q *Queue[P]) OnGivenBack(f func(*P)) { q.givenBack = f }
 
 // SetPolicy changes what can be changed in a queue that's in use: how long it
 // keeps messages (0: for ever), and after how many deliveries (0: never) it

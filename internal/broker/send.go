@@ -20,22 +20,26 @@ type Entry[P any] struct {
 	Err error
 }
 
-// Send adds messages in order. When all is set, none is sent unless all can be.
-func (q *Queue[P]) Send(now Instant, all bool, es []Entry[P]) {
+// Send adds messages in order, and returns how many are in the queue then. When all is
+// set, none is sent unless all can be.
+func (q *Queue[P]) Send(now Instant, all bool, es []Entry[P]) (total int) {
 	q.lock(now)
 	if q.retention > 0 {
 		q.expireReady(now)
 	}
 	if (q.cfg.MaxMessages > 0 || q.cfg.MaxBytes > 0) && !q.checkRoom(all, es) {
+		total = q.total
 		q.finish(now)
-		return
+		return total
 	}
 	for i := range es {
 		if e := &es[i]; e.Err == nil && !(e.Dedup != "" && q.dedup.seen(e.Dedup, now, q.cfg.DedupWindow)) {
 			q.add(e, now)
 		}
 	}
+	total = q.total
 	q.finish(now)
+	return total
 }
 
 // checkRoom marks the entries for which there's no room.

@@ -64,7 +64,7 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 		fallthrough
 	case Ack:
 		q.endLease(it)
-		op.Freed = it.receives == 1 && !it.shared && (it.key == nil || q.cfg.Ordering != Resend)
+		op.Freed = it.alone() && (it.key == nil || q.cfg.Ordering != Resend)
 		switch {
 		case it.key == nil:
 			q.forget(it)
@@ -80,6 +80,9 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 			d = min(d, time.Duration(it.leasedAt.Add(q.cfg.MaxLease)-now))
 		}
 		q.endLease(it)
+		if q.givenBack != nil && it.alone() {
+			q.givenBack(&it.Payload)
+		}
 		q.comeBack(it, d, now)
 	case Extend:
 		until := now.Add(op.For)
@@ -96,6 +99,10 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 		op.Until = until
 	}
 }
+
+// alone reports whether who ends an item's lease is the only one who may ever have read
+// its payload, and does so no longer.
+func (it *Item[P]) alone() bool { return it.receives == 1 && !it.shared }
 
 // comeBack returns an item whose lease has ended.
 func (q *Queue[P]) comeBack(it *Item[P], delay time.Duration, now Instant) {
