@@ -1,6 +1,9 @@
 package memory
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // chunks is where the messages of a queue are stored while there are many of them:
 // several in one piece of memory, that's used again when they're all gone. What
@@ -9,11 +12,11 @@ import "sync"
 //
 // A chunk lives as long as one of its messages. So that those who stay for long
 // don't keep the memory of all those who were published beside them, they are
-// stored alone: what's delayed, what waits for its key, and what's given back (see
-// payload.moveOut). Held back by a lease is what's with consumers, and in the end a
-// message whose lease has expired, as its holder may still read it.
+// stored alone: what's delayed, what waits for its key, and whatever comes back
+// (payload.moveOut). Only what's with a consumer for long keeps its chunk meanwhile.
 type chunks struct {
 	pool *chunkPool
+	many atomic.Bool // so much is in the queue that chunks are worth while
 
 	mu  sync.Mutex
 	cur *chunk // has room
@@ -32,14 +35,14 @@ const (
 	// maxInChunk is the longest piece that's not stored alone: what's left at the end
 	// of a chunk is wasted.
 	maxInChunk = chunkSize / 8
-	// manyMessages are so many that a chunk isn't much beside them.
-	manyMessages = 16
+	// muchStored is so much that a chunk isn't much beside it.
+	muchStored = 4 * chunkSize
 )
 
 // take returns n bytes, with whatever was in them; alone, without a chunk, where
 // that's better, or c is nil.
 func (c *chunks) take(n int) ([]byte, *chunk) {
-	if c == nil || n > maxInChunk || n == 0 {
+	if c == nil || n > maxInChunk || n == 0 || !c.many.Load() {
 		return make([]byte, n), nil
 	}
 	c.mu.Lock()
@@ -56,13 +59,37 @@ func (c *chunks) take(n int) ([]byte, *chunk) {
 	return k.buf[at : at+n : at+n], k
 }
 
+// stored says how much is in the queue now.
+func (c *chunks) stored(bytes int64) {
+	switch {
+	case bytes < muchStored:
+		c.leave()
+	case !c.many.Load():
+		c.many.Store(true)
+	}
+}
+
+// leave is for a queue with little in it, or nothing: its chunk is then only that of
+// the messages in it, and of who may still read them.
+func (c *chunks) leave() {
+	if !c.many.Load() {
+		return
+	}
+	c.many.Store(false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cur = nil
+}
+
 // reclaim takes back the memory of messages that are gone.
 func (c *chunks) reclaim(ops []op) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range ops {
 		if ops[i].Freed {
-			c.endLocked(ops[i].Item.Payload.from)
+			p := &ops[i].Item.Payload
+			c.endLocked(p.from)
+			p.forget() // a delivery that somebody keeps mustn't show what's there next
 		}
 	}
 }
@@ -81,7 +108,7 @@ func (c *chunks) endLocked(k *chunk) {
 	if k.live--; k.live > 0 {
 		return
 	}
-	if c.cur == k { // an idle queue has none
+	if c.cur == k {
 		c.cur = nil
 	}
 	c.pool.put(k)

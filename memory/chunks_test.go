@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -13,18 +14,23 @@ import (
 	"github.com/anyqueue/anyqueue/queue"
 )
 
-// chunked opens a queue in which there are so many messages already that the next
-// ones are stored in chunks, and takes these.
-func chunked(t *testing.T, spec queue.QueueSpec) (*handle, []*queue.Delivery) {
+// chunked opens a queue in which there's so much already that the next messages are
+// stored in chunks, and takes that.
+func chunked(t *testing.T, spec queue.QueueSpec) (*handle, *queue.Delivery) {
 	t.Helper()
 	b := New(nil)
 	_, err := b.Ensure(t.Context(), "orders", &spec)
 	require.NoError(t, err)
-	q, err := b.Open(t.Context(), "orders", &queue.OpenOptions{Ordered: spec.Ordered})
+	return fill(t, b)
+}
+
+func fill(t *testing.T, b *Broker) (*handle, *queue.Delivery) {
+	t.Helper()
+	q, err := b.Open(t.Context(), "orders", &queue.OpenOptions{Ordered: b.find("orders").spec.ordered})
 	require.NoError(t, err)
 	h := q.(*handle)
-	publish(t, h, manyMessages)
-	return h, take(t, h, manyMessages)
+	require.NoError(t, h.Publish(t.Context(), &queue.Message{Body: make([]byte, muchStored)}))
+	return h, take(t, h, 1)[0]
 }
 
 func publish(t *testing.T, q queue.Queue, n int) {
@@ -53,14 +59,78 @@ func settle(t *testing.T, q queue.Queue, k queue.SettleKind, delay time.Duration
 
 func chunkOf(d *queue.Delivery) *chunk { return d.Native.(*delivery).item.Payload.from }
 
-func TestFewMessagesAreStoredAlone(t *testing.T) {
+func TestLittleIsStoredAlone(t *testing.T) {
 	t.Parallel()
-	h, few := chunked(t, queue.QueueSpec{})
-	for _, d := range few {
-		assert.Nil(t, chunkOf(d))
-	}
+	h, much := chunked(t, queue.QueueSpec{})
+	assert.Nil(t, chunkOf(much))
 	publish(t, h, 1)
-	assert.NotNil(t, chunkOf(take(t, h, 1)[0]))
+	one := take(t, h, 1)[0]
+	assert.NotNil(t, chunkOf(one))
+	settle(t, h, queue.Ack, 0, much)
+	publish(t, h, 2)
+	two := take(t, h, 2)
+	assert.Nil(t, chunkOf(two[1]))
+	assert.Nil(t, h.core.chunks.cur)
+	assert.Equal(t, "body 0", string(one.Body))
+}
+
+func TestAnEmptyQueueHasNoChunk(t *testing.T) {
+	t.Parallel()
+	for name, empty := range map[string]func(t *testing.T, h *handle, much, one *queue.Delivery){
+		"acknowledged": func(t *testing.T, h *handle, much, one *queue.Delivery) { settle(t, h, queue.Ack, 0, one, much) },
+		"the other way round": func(t *testing.T, h *handle, much, one *queue.Delivery) {
+			settle(t, h, queue.Ack, 0, much, one)
+		},
+		"purged": func(t *testing.T, h *handle, _, _ *queue.Delivery) { require.NoError(t, h.Purge(t.Context())) },
+		"still to be read": func(t *testing.T, h *handle, much, one *queue.Delivery) {
+			one.Native.(*delivery).Original()
+			settle(t, h, queue.Ack, 0, one, much)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, much := chunked(t, queue.QueueSpec{})
+			publish(t, h, 1)
+			one := take(t, h, 1)[0]
+			require.NotNil(t, h.core.chunks.cur)
+			empty(t, h, much, one)
+			assert.Nil(t, h.core.chunks.cur)
+			assert.False(t, h.core.chunks.many.Load())
+		})
+	}
+}
+
+// What's refused would waste its place, and others' with it.
+func TestWhatMayBeRefusedIsStoredAlone(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]Options{"by number": {Create: true, MaxMessages: 3}, "by size": {Create: true, MaxBytes: 1 << 20}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := New(&o)
+			_, err := b.Ensure(t.Context(), "orders", nil)
+			require.NoError(t, err)
+			h, _ := fill(t, b)
+			publish(t, h, 1)
+			assert.Nil(t, chunkOf(take(t, h, 1)[0]))
+		})
+	}
+	t.Run("as a repeat", func(t *testing.T) {
+		t.Parallel()
+		b := New(&Options{Like: SQSFIFO})
+		_, err := b.Ensure(t.Context(), "orders", &queue.QueueSpec{Ordered: true})
+		require.NoError(t, err)
+		h, _ := fill(t, b)
+		require.NoError(t, h.Publish(t.Context(), &queue.Message{DedupID: "a"}))
+		assert.Nil(t, chunkOf(take(t, h, 1)[0]))
+	})
+	t.Run("as what it would replace is gone", func(t *testing.T) {
+		t.Parallel()
+		h, _ := chunked(t, queue.QueueSpec{})
+		publish(t, h, 1)
+		d := take(t, h, 1)[0]
+		require.NoError(t, h.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Defer, Until: time.Now()}))
+		assert.Nil(t, chunkOf(take(t, h, 1)[0]))
+	})
 }
 
 func TestAChunkIsUsedAgainWhenAllItsMessagesAreGone(t *testing.T) {
@@ -77,13 +147,16 @@ func TestAChunkIsUsedAgainWhenAllItsMessagesAreGone(t *testing.T) {
 	later := take(t, h, 1)
 	assert.Same(t, k, chunkOf(later[0]), "there's room behind them")
 	settle(t, h, queue.Ack, 0, ds[2], later[0])
-	assert.Nil(t, h.core.chunks.cur, "an idle queue holds nothing")
+	assert.Nil(t, h.core.chunks.cur)
 	assert.Equal(t, []*chunk{k}, h.core.broker.chunks.free)
 	publish(t, h, 1)
 	again := take(t, h, 1)
 	assert.Same(t, k, chunkOf(again[0]))
 	assert.Equal(t, "body 2", string(ds[2].Body), "what was delivered is a copy")
 	assert.Equal(t, map[string]string{"no": "2"}, ds[2].Attributes)
+	body, attrs := ds[2].Native.(*delivery).Original()
+	assert.Equal(t, "body 2", string(body), "whatever is in its place now")
+	assert.Equal(t, map[string]string{"no": "2"}, attrs)
 	settle(t, h, queue.Ack, 0, ds[2])
 	assert.EqualValues(t, 1, k.live, "a repeated acknowledgement counts once")
 }
@@ -122,6 +195,37 @@ func TestWhatMayStayForLongIsStoredAlone(t *testing.T) {
 		back := take(t, h, 1)[0]
 		assert.Equal(t, "body 0", string(back.Body))
 		assert.Equal(t, map[string]string{"no": "0"}, back.Attributes)
+	})
+	t.Run("not acknowledged in time", func(t *testing.T) {
+		h, _ := chunked(t, queue.QueueSpec{Lease: 20 * time.Millisecond})
+		publish(t, h, 1)
+		late := take(t, h, 1)[0]
+		k := chunkOf(late)
+		body, _ := late.Native.(*delivery).Original()
+		assert.Equal(t, "body 0", string(body))
+		h.core.q.LoseLeases(0)
+		ds := take(t, h, 2) // that which fills it, too
+		for _, d := range ds {
+			assert.Nil(t, chunkOf(d))
+		}
+		assert.Same(t, k, chunkOf(late), "its holder may be reading it")
+		assert.EqualValues(t, 1, k.live)
+		body, _ = late.Native.(*delivery).Original()
+		assert.Equal(t, "body 0", string(body))
+		assert.ErrorIs(t, h.Settle(t.Context(), queue.Settlement{Delivery: late, Kind: queue.Ack}), queue.ErrLeaseLost)
+		settle(t, h, queue.Ack, 0, ds...)
+	})
+	t.Run("given back after it was peeked at", func(t *testing.T) {
+		h, _ := chunked(t, queue.QueueSpec{})
+		publish(t, h, 1)
+		_, err := h.Peek(t.Context(), 100)
+		require.NoError(t, err)
+		d := take(t, h, 1)[0]
+		settle(t, h, queue.Release, 0, d, d) // the second time is for nothing
+		back := take(t, h, 1)[0]
+		assert.Nil(t, chunkOf(back))
+		assert.Equal(t, "body 0", string(back.Body))
+		settle(t, h, queue.Ack, 0, back)
 	})
 	t.Run("delayed", func(t *testing.T) {
 		h, _ := chunked(t, queue.QueueSpec{})
@@ -198,7 +302,7 @@ func TestChunksUnderLoad(t *testing.T) {
 			defer mu.Unlock()
 			seen[no]++
 			return nil
-		}, &queue.ConsumerOptions{Concurrency: 16})
+		}, &queue.ConsumerOptions{Concurrency: 16, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

@@ -54,7 +54,7 @@ func TestConformanceOnRealTime(t *testing.T) {
 	queuetest.Run(t, h)
 }
 
-var soak = flag.Duration("soak", 0, "how long to run storms on each personality; the suite itself runs one")
+var soak = flag.Duration("soak", 0, "how long to run storms on each personality, with -timeout beyond four times that; the suite itself runs one")
 
 func TestSoak(t *testing.T) {
 	if *soak == 0 {

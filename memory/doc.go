@@ -19,10 +19,11 @@
 // Publish copies the messages and returns; it never waits. An unbounded queue
 // grows as long as nobody consumes: Options.MaxMessages and MaxBytes bound each
 // queue, and Publish fails with queue.ErrFull beyond. "Durable" means here that
-// the message is in the broker's memory. A queue with 16 messages or more stores
-// them, but for the large, the delayed and those with a key, in chunks of 32 KiB, and
-// a Broker keeps up to 4 MiB of chunks whose messages are gone, to use them again. One
-// that's with a handler for long keeps its chunk; one that comes back doesn't.
+// the message is in the broker's memory. An unbounded queue of 128 KiB or more
+// stores what comes then, but for the large, the delayed and what has a key or a
+// DedupID, in chunks of 32 KiB, and a Broker keeps up to 4 MiB of chunks whose
+// messages are gone, to use them again. A message that's with a handler for long, or
+// that was peeked at, keeps its chunk; one that comes back doesn't.
 //
 // # Consuming
 //

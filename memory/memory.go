@@ -74,7 +74,6 @@ type core struct {
 	wire   queue.Wire
 	ids    ids
 	chunks chunks
-	many   atomic.Bool // messages are in the queue
 
 	// Of b.mu.
 	spec      settings
@@ -116,7 +115,8 @@ func (b *Broker) create(name string, s settings) *core {
 	}
 	c.chunks.pool = &b.chunks
 	c.q = broker.New[payload](b.group, cfg)
-	c.q.OnGivenBack(func(p *payload) { p.moveOut(&c.chunks) })
+	c.q.OnReturn(func(p *payload, alone bool) (payload, bool) { return p.moveOut(&c.chunks, alone) })
+	c.q.OnEmpty(c.chunks.leave)
 	b.cores[name] = c
 	b.order = append(b.order, c)
 	return c

@@ -2,25 +2,26 @@ package memory
 
 import (
 	"encoding/binary"
+	"math"
 	"sync/atomic"
 	"time"
 
 	"github.com/anyqueue/anyqueue/queue"
 )
 
-// payload is a message as it's stored. It's never written to once sent. Its
+// payload is a message as it's stored. It's not written to once sent, as long as
+// somebody may read it. Its
 // size counts, as there may be millions, and so does how many pointers it has,
 // which the garbage collector follows again and again: body and attributes are
 // in one piece of memory without any. See chunks, too.
 type payload struct {
-	id   string
-	data []byte // the body, then the attributes as a packer leaves them
-	from *chunk // that data is in; nil: it's alone
-	more *extra
-	body uint32 // the length of the body
-	// count is the number of attributes.
-	count   uint16
-	hasBody bool // it isn't nil
+	id      string
+	data    []byte // the body, then the attributes as a packer leaves them
+	from    *chunk // that data is in; nil: it's alone
+	more    *extra
+	body    uint32 // the length of the body
+	few     uint8  // the number of attributes, or less
+	hasBody bool   // it isn't nil
 	// encoded says that body and attributes are in the form for the wire, as they
 	// contain metadata of the library.
 	encoded bool
@@ -54,7 +55,7 @@ type packer struct {
 	few   [256]byte // so that they needn't go to the heap
 	n     int       // of few
 	more  []byte    // instead of few, where that's too short
-	count uint16
+	count int
 	size  int // of names and values together
 }
 
@@ -144,17 +145,30 @@ func (p *payload) keep(body []byte, attrs *packer, in *chunks) (size int) {
 	packed := attrs.packed()
 	p.data, p.from = in.take(len(body) + len(packed))
 	copy(p.data[copy(p.data, body):], packed)
-	p.body, p.hasBody, p.count = uint32(len(body)), body != nil, attrs.count //nolint:gosec // no limit is near 4 GB
+	p.body, p.hasBody, p.few = uint32(len(body)), body != nil, uint8(min(attrs.count, math.MaxUint8)) //nolint:gosec // no limit is near 4 GB
 	return len(body) + attrs.size
 }
 
-// moveOut stores what's in a chunk alone. Nobody may read it meanwhile.
-func (p *payload) moveOut(of *chunks) {
-	if p.from != nil {
-		p.data = clone(p.data)
-		of.end(p.from)
-		p.from = nil
+// moveOut stores what's in a chunk alone: in p itself if nobody reads that meanwhile,
+// else in what it returns.
+func (p *payload) moveOut(of *chunks, alone bool) (copied payload, ok bool) {
+	if p.from == nil {
+		return payload{}, false
 	}
+	own := clone(p.data)
+	if alone {
+		of.end(p.from)
+		p.data, p.from = own, nil
+		return payload{}, false
+	}
+	copied = *p
+	copied.data, copied.from = own, nil
+	return copied, true
+}
+
+// forget leaves what's stored to others.
+func (p *payload) forget() {
+	p.data, p.from, p.body, p.few, p.hasBody = nil, nil, 0, 0, false
 }
 
 // load fills a delivery with copies that are its own.
@@ -176,10 +190,10 @@ func (p *payload) content() (body []byte, attrs map[string]string) {
 	if p.hasBody {
 		body = clone(p.data[:p.body])
 	}
-	if p.count == 0 {
+	if len(p.data) == int(p.body) {
 		return body, nil
 	}
-	attrs = make(map[string]string, p.count)
+	attrs = make(map[string]string, p.few)
 	text := string(p.data[p.body:]) // one for all
 	for len(text) > 0 {
 		var name, value string

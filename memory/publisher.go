@@ -39,12 +39,9 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 	for _, m := range msgs {
 		es = append(es, entry{})
 		e := &es[len(es)-1]
-		e.Err = h.prepare(m, wall, e)
+		e.Err = h.prepare(m, wall, e, false)
 	}
-	n := h.core.q.Send(now, h.core.broker.like.allOrNothing, es)
-	if many := n >= manyMessages; many != h.core.many.Load() {
-		h.core.many.Store(many)
-	}
+	h.core.chunks.stored(h.core.q.Send(now, h.core.broker.like.allOrNothing, es))
 	failed := false
 	for i := range es {
 		failed = failed || es[i].Err != nil
@@ -59,19 +56,25 @@ func (h *handle) publish(ctx context.Context, msgs []*queue.Message) error {
 	return h.fail("publish to", queue.NewPublishError(errs))
 }
 
-// prepare checks a message and copies it.
-func (h *handle) prepare(m *queue.Message, now time.Time, e *entry) error {
+// place is where a message is stored: alone if it may stay for long, or isn't certain to
+// be accepted, as it would keep or waste a chunk; nil says so.
+func (h *handle) place(p *queue.Prepared, moves bool) *chunks {
+	if o := &h.core.broker.opts; moves || p.Delay > 0 || p.Message.OrderingKey != "" || p.Message.DedupID != "" || o.MaxMessages > 0 || o.MaxBytes > 0 {
+		return nil
+	}
+	return &h.core.chunks
+}
+
+// prepare checks a message and copies it. moves says that it takes the place of another
+// one, if that's still there.
+func (h *handle) prepare(m *queue.Message, now time.Time, e *entry, moves bool) error {
 	it := &broker.Item[payload]{}
 	var attrs packer
 	p, err := h.prep.PrepareEach(m, now, func(name, value string) { attrs.add(name, value) })
 	if err != nil {
 		return err
 	}
-	in := &h.core.chunks
-	if p.Delay > 0 || p.Message.OrderingKey != "" || !h.core.many.Load() {
-		in = nil
-	}
-	e.Size, err = it.Payload.store(&p, &attrs, &h.core.wire, in)
+	e.Size, err = it.Payload.store(&p, &attrs, &h.core.wire, h.place(&p, moves))
 	if err != nil {
 		return err
 	}

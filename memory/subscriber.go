@@ -29,7 +29,7 @@ type delivery struct {
 // copy, as long as the broker has the message. It makes delivery a
 // queue.Original.
 func (d *delivery) Original() (body []byte, attributes map[string]string) {
-	if !d.unfilled && !d.core.q.Share(d.item) {
+	if !d.core.q.Share(d.item) {
 		return d.Body, d.Attributes
 	}
 	var o queue.Delivery
@@ -262,7 +262,7 @@ func (h *handle) settlement(s *queue.Settlement, now time.Time, o *op) error {
 		o.Kind, o.For = broker.Release, h.roundUp(s.Delay)
 	case queue.Defer:
 		o.Kind, o.Entry = broker.Replace, &entry{}
-		return h.prepare(s.Hop(), now, o.Entry)
+		return h.prepare(s.Hop(), now, o.Entry, true)
 	default:
 		return &queue.InvalidError{Field: "Kind", Reason: s.Kind.String()}
 	}

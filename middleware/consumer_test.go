@@ -416,6 +416,31 @@ func TestTimeoutKeepsTheLeaseOfASlowHandler(t *testing.T) {
 	})
 }
 
+// Without a timeout, too: at the end of MaxExtension it has failed as any other.
+func TestAHandlerThatHangsAgainAndAgainIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Create: true})
+		q, dlq := open(t, b, "orders"), open(t, b, "orders-dlq")
+		publish(t, q, "x", 1)
+		calls := 0
+		c, stop := runs(t, q, func(ctx context.Context, _ *queue.Delivery) error {
+			calls++
+			<-ctx.Done()
+			return ctx.Err()
+		}, 1, middleware.DeadLetter(dlq, middleware.DeadLetterOptions{MaxFailures: 3}))
+		begun := time.Now()
+		require.NoError(t, b.WaitIdle(t.Context(), "orders"))
+		stop()
+		assert.Equal(t, 3, calls)
+		assert.Less(t, time.Since(begun), 4*queue.DefaultMaxExtension)
+		assert.Equal(t, uint64(1), c.Stats().DeadLettered)
+		dead := b.Messages("orders-dlq")
+		require.Len(t, dead, 1)
+		assert.Equal(t, queue.ReasonFailures, dead[0].DeadLetter.Reason)
+	})
+}
+
 func TestDelayOfAQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -106,6 +106,7 @@ func newWorld(t *testing.T) *world {
 		"Idempotent":     middleware.Idempotent(w.store, middleware.IdempotentOptions{Logger: quiet()}),
 		"Log":            middleware.Log(middleware.LogOptions{Logger: quiet()}),
 		"Limit":          w.limit,
+		"RateLimit":      middleware.RateLimit(10, middleware.RateLimitOptions{}),
 		"CircuitBreaker": middleware.CircuitBreaker(middleware.CircuitBreakerOptions{OpenFor: time.Second, MaxOpenFor: 10 * time.Second, Logger: quiet()}),
 	}
 	return w
@@ -194,8 +195,8 @@ func consumeBetweenRestarts(t *testing.T, w *world, c *queue.Consumer) {
 
 // orders are the recommended one, its reverse, and samples of the others.
 func orders(n int) [][]string {
-	best := []string{"Log", "Limit", "CircuitBreaker", "DeadLetter", "Retry", "Idempotent", "Timeout", "Recover"}
-	out := [][]string{best, {"Recover", "Timeout", "Idempotent", "Retry", "DeadLetter", "CircuitBreaker", "Limit", "Log"}}
+	best := []string{"Log", "Limit", "RateLimit", "CircuitBreaker", "DeadLetter", "Retry", "Idempotent", "Timeout", "Recover"}
+	out := [][]string{best, {"Recover", "Timeout", "Idempotent", "Retry", "DeadLetter", "CircuitBreaker", "RateLimit", "Limit", "Log"}}
 	r := rand.New(rand.NewPCG(1, 2))
 	for len(out) < n {
 		o := make([]string, len(best))

@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	soakFor  = flag.Duration("soak", 0, "how long TestSoakOnRealTime runs; 0: a moment")
+	soakFor  = flag.Duration("soak", 0, "how long TestSoakOnRealTime runs, with -timeout well beyond it; 0: a moment")
 	soakSeed = flag.Uint64("soak-seed", 0, "of the soak; 0: by chance")
 )
 
@@ -263,7 +263,7 @@ func TestSoakLosesNothing(t *testing.T) {
 	}
 }
 
-// With -soak=10m it's a real soak, with real scheduling.
+// With -soak=10m -timeout=30m it's a real soak, with real scheduling.
 func TestSoakOnRealTime(t *testing.T) {
 	d := *soakFor
 	if d == 0 {

@@ -34,6 +34,8 @@ func TestNewConsumerRefusesWhatCannotBeMeant(t *testing.T) {
 		"negative concurrency": {Concurrency: -1},
 		"negative extension":   {MaxExtension: -1},
 		"negative timeout":     {HandlerTimeout: -1},
+		"timeout over lease":   {HandlerTimeout: time.Hour + 1},
+		"too much concurrency": {Concurrency: MaxConcurrency + 1},
 		"negative hold":        {MaxHold: -1},
 		"backoff min over max": {Backoff: Backoff{Min: time.Minute, Max: time.Second}},
 		"nil middleware":       {Middleware: []Middleware{nil}},

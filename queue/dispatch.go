@@ -197,7 +197,7 @@ func (c *Consumer) startLocked(l *lease) {
 	l.d.Failures = l.failures
 	l.d.Deadline = l.deadline
 	if l.listed && !l.capAt.After(l.deadline) {
-		l.at = l.deadline // it won't be given back now
+		l.at = l.nextEvent() // it won't be given back now
 		c.leases.insert(l)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ type lease struct {
 	length   time.Duration
 	capAt    time.Time // not extended beyond
 
+	cutOff    bool          // as it can't be kept; its context was cancelled
 	extending bool          // a call is under way; nothing may be settled meanwhile
 	extended  chan struct{} // made by who waits for the end of extending
 	parked    *Settlement   // to be settled when extending ends
@@ -79,20 +81,29 @@ const (
 )
 
 const (
-	renewAtShare  = 2  // renewed when 1/2 of its length is left
-	renewSlack    = 10 // what is due within 1/10 of the length goes along
+	renewAtShare  = 2               // renewed when 1/2 of its length is left
+	renewSlack    = 10              // what is due within 1/10 of the length goes along
+	lastShare     = 4               // of its length: what's left of a lease that can't be kept when it's given back, or its handler cut off
+	lastMost      = 5 * time.Second // of the latter
 	extendTimeout = 10 * time.Second
 	extendBatch   = 1000
 )
 
+// errCutOff is the cause of the context of a handler whose lease can't be kept. It's as
+// if it had a timeout: the failure is its own, and there's time to settle it.
+var errCutOff = fmt.Errorf("queue: the handler has run for as long as its lease may be kept: %w", context.DeadlineExceeded)
+
 // nextEvent is when something must be done about the lease: renewed; or, when it
-// may not be, given back in time if it hasn't started, else ended.
+// may not be, given back in time if it hasn't started, its handler cut off in time,
+// and ended.
 func (l *lease) nextEvent() time.Time {
 	switch {
 	case l.capAt.After(l.deadline):
 		return l.deadline.Add(-l.length / renewAtShare)
 	case l.state != leaseRunning:
-		return l.deadline.Add(-l.length / 4)
+		return l.deadline.Add(-l.length / lastShare)
+	case !l.cutOff:
+		return l.deadline.Add(-min(l.length/lastShare, lastMost))
 	}
 	return l.deadline
 }
@@ -118,7 +129,7 @@ func (c *Consumer) renew() {
 	c.leaseTimer.fired()
 	now := time.Now()
 	var batch []*lease
-	var lost, capped []*lease
+	var lost, capped, cutOff []*lease
 	for len(batch) < extendBatch {
 		l := c.leases.first()
 		if l == nil || l.at.After(now) && (len(batch) == 0 || l.at.After(now.Add(l.length/renewSlack))) {
@@ -139,11 +150,12 @@ func (c *Consumer) renew() {
 				c.giveBackLocked(l, 0, now)
 				continue
 			}
-			l.at = l.deadline
-			if l.at.After(now) {
-				capped = append(capped, l)
-				continue
+			if l.at = l.nextEvent(); !l.at.After(now) {
+				l.cutOff, l.at = true, l.deadline
+				cutOff = append(cutOff, l)
 			}
+			capped = append(capped, l)
+			continue
 		}
 		l.extending = true
 		batch = append(batch, l)
@@ -157,6 +169,10 @@ func (c *Consumer) renew() {
 	c.mu.Unlock()
 	for _, l := range lost {
 		c.tellLost(l)
+	}
+	for _, l := range cutOff {
+		l.cancel(errCutOff)
+		c.opts.Logger.Warn("handler cut off: its lease can't be kept for longer", "queue", c.opts.Name, "id", l.id)
 	}
 	if len(batch) > 0 {
 		c.extend(base, batch, now)

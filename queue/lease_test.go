@@ -35,7 +35,7 @@ func TestALeaseIsKeptUnderASlowHandlerAndReleasedByItsEnd(t *testing.T) {
 	})
 }
 
-func TestMaxExtensionEndsALease(t *testing.T) {
+func TestMaxExtensionCutsAHandlerOffInTimeToSettleItsFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(10 * time.Second)
 		f.put(msgs(1)...)
@@ -45,11 +45,52 @@ func TestMaxExtensionEndsALease(t *testing.T) {
 		c := run(consumer(t, f, func(ctx context.Context, _ *Delivery) error {
 			<-ctx.Done()
 			took, cause = time.Since(begun), context.Cause(ctx)
+			return ctx.Err()
+		}, ConsumerOptions{MaxExtension: 25 * time.Second}))
+		pass(time.Minute)
+		assert.ErrorIs(t, cause, context.DeadlineExceeded)
+		assert.Equal(t, 22500*time.Millisecond, took)
+		assert.Equal(t, 1, f.kinds()[Release])
+		st := c.Stats()
+		assert.EqualValues(t, 1, st.Failed)
+		assert.Zero(t, st.LeasesLost+st.Interrupted)
+		require.NoError(t, c.stop())
+	})
+}
+
+func TestALongLeaseIsCutOffFiveSecondsBeforeItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(10 * time.Minute)
+		f.put(msgs(1)...)
+		begun := time.Now()
+		var took time.Duration
+		c := run(consumer(t, f, func(ctx context.Context, _ *Delivery) error {
+			<-ctx.Done()
+			took = time.Since(begun)
+			return ctx.Err()
+		}, ConsumerOptions{MaxExtension: time.Minute})) // less than a lease
+		pass(time.Hour)
+		assert.Equal(t, 10*time.Minute-5*time.Second, took)
+		require.NoError(t, c.stop())
+	})
+}
+
+func TestAHandlerThatDoesNotEndWhenItIsCutOffLosesItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(10 * time.Second)
+		f.put(msgs(1)...)
+		begun := time.Now()
+		var took time.Duration
+		var cause error
+		c := run(consumer(t, f, func(ctx context.Context, _ *Delivery) error {
+			<-ctx.Done()
+			time.Sleep(5 * time.Second)
+			took, cause = time.Since(begun), context.Cause(ctx)
 			return cause
 		}, ConsumerOptions{MaxExtension: 25 * time.Second}))
 		pass(time.Minute)
-		assert.ErrorIs(t, cause, ErrLeaseLost)
-		assert.Equal(t, 25*time.Second, took)
+		assert.ErrorIs(t, cause, context.DeadlineExceeded)
+		assert.Equal(t, 27500*time.Millisecond, took)
 		assert.Empty(t, f.settlements(), "a failure after a lost lease isn't settled")
 		assert.EqualValues(t, 1, c.Stats().LeasesLost)
 		require.NoError(t, c.stop())

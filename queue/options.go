@@ -35,7 +35,10 @@ type ConsumerOptions struct {
 	ReceiveGrace time.Duration
 
 	// MaxExtension is how long a lease is kept for one handler, counted from
-	// the receive. Then it runs out, and the handler's context is cancelled.
+	// the receive, as far as the broker keeps it that long. A quarter of the lease's
+	// usual length before it runs out, at most 5 s, the handler's context is cancelled;
+	// the cause is context.DeadlineExceeded. A handler that returns in time has failed as any
+	// other; one that doesn't has lost its lease, and what it returns isn't settled.
 	// Default 1 h; a handler can ask for more with ExtendLease.
 	MaxExtension time.Duration
 

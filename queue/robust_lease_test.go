@@ -24,7 +24,7 @@ func TestExtensionsNearTheCapGoTogether(t *testing.T) {
 			select {
 			case <-ctx.Done():
 				lost.Add(1)
-			case <-time.After(36 * time.Second): // within MaxExtension
+			case <-time.After(31 * time.Second): // within MaxExtension
 			}
 			return nil
 		}, &ConsumerOptions{Logger: quiet, Concurrency: 600, MaxExtension: 40 * time.Second})

@@ -152,7 +152,7 @@ func (q *Queue[P]) LoseLeases(now Instant) int {
 		}
 		q.endLease(it)
 		it.gen++
-		q.comeBack(it, 0, now)
+		q.comeBack(it, 0, now, false)
 	}
 	return len(held)
 }
@@ -163,7 +163,7 @@ func (q *Queue[P]) Lose(now Instant, it *Item[P], gen uint32) {
 	if it.state == Leased && it.gen == gen {
 		q.endLease(it)
 		it.gen++
-		q.comeBack(it, 0, now)
+		q.comeBack(it, 0, now, false)
 	}
 	q.finish(now)
 }

@@ -11,7 +11,8 @@
 // Locks: each queue has one mutex. No code holds two, except Pending, which
 // takes all in the order of its argument. Payloads are never written to once
 // sent, so that callers read them without a lock: until the message is gone, and
-// for ever unless its Op said Freed.
+// for ever unless its Op said Freed. (One that nobody can be reading may be moved,
+// see OnReturn.)
 package broker
 
 import (
@@ -145,7 +146,8 @@ type Queue[P any] struct {
 	deadTo    *Queue[P]
 	deadAfter uint32 // deliveries; 0: never
 
-	givenBack func(*P) // nil: see OnGivenBack
+	onReturn func(*P, bool) (P, bool) // nil: see there
+	onEmpty  func()                   // nil: see there
 
 	seq    uint64
 	ready  fifo[P] // for a key: one item that stands for it
@@ -174,10 +176,14 @@ func New[P any](g *Group, cfg Config) *Queue[P] {
 	return &Queue[P]{group: g, cfg: cfg, armed: never}
 }
 
-// OnGivenBack has f called with the payload of each message that's given back by the
-// only receiver that it ever had: nobody reads it meanwhile, so f may put it elsewhere.
-// It's called with the queue locked. OnGivenBack must be called before the queue is used.
-func (q *Queue[P]) OnGivenBack(f func(*P)) { q.givenBack = f }
+// OnReturn has f called, with the queue locked, for each message that comes back without
+// having been dealt with. If alone is set nobody else can be reading the payload, and f
+// may change it. Otherwise it may return another one to be kept instead. OnReturn and
+// OnEmpty must be called before the queue is used.
+func (q *Queue[P]) OnReturn(f func(p *P, alone bool) (instead P, ok bool)) { q.onReturn = f }
+
+// OnEmpty has f called after calls that leave no message in the queue.
+func (q *Queue[P]) OnEmpty(f func()) { q.onEmpty = f }
 
 // SetPolicy changes what can be changed in a queue that's in use: how long it
 // keeps messages (0: for ever), and after how many deliveries (0: never) it
@@ -224,6 +230,9 @@ func (q *Queue[P]) finish(now Instant) {
 	if dead != nil {
 		q.move(dead, to, now)
 	} else if idle {
+		if q.onEmpty != nil {
+			q.onEmpty()
+		}
 		q.group.notify()
 	}
 }
@@ -263,7 +272,7 @@ func (q *Queue[P]) advance(now Instant) {
 		if it.state == Leased {
 			q.endLease(it)
 			it.gen++ // see Item.gen
-			q.comeBack(it, 0, now)
+			q.comeBack(it, 0, now, false)
 			continue
 		}
 		q.timed.remove(it)

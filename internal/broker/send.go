@@ -20,26 +20,26 @@ type Entry[P any] struct {
 	Err error
 }
 
-// Send adds messages in order, and returns how many are in the queue then. When all is
-// set, none is sent unless all can be.
-func (q *Queue[P]) Send(now Instant, all bool, es []Entry[P]) (total int) {
+// Send adds messages in order, and returns their size together with that of all others
+// in the queue. When all is set, none is sent unless all can be.
+func (q *Queue[P]) Send(now Instant, all bool, es []Entry[P]) (size int64) {
 	q.lock(now)
 	if q.retention > 0 {
 		q.expireReady(now)
 	}
 	if (q.cfg.MaxMessages > 0 || q.cfg.MaxBytes > 0) && !q.checkRoom(all, es) {
-		total = q.total
+		size = q.bytes
 		q.finish(now)
-		return total
+		return size
 	}
 	for i := range es {
 		if e := &es[i]; e.Err == nil && !(e.Dedup != "" && q.dedup.seen(e.Dedup, now, q.cfg.DedupWindow)) {
 			q.add(e, now)
 		}
 	}
-	total = q.total
+	size = q.bytes
 	q.finish(now)
-	return total
+	return size
 }
 
 // checkRoom marks the entries for which there's no room.

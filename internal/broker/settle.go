@@ -80,10 +80,7 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 			d = min(d, time.Duration(it.leasedAt.Add(q.cfg.MaxLease)-now))
 		}
 		q.endLease(it)
-		if q.givenBack != nil && it.alone() {
-			q.givenBack(&it.Payload)
-		}
-		q.comeBack(it, d, now)
+		q.comeBack(it, d, now, it.alone())
 	case Extend:
 		until := now.Add(op.For)
 		if q.cfg.MaxLease > 0 {
@@ -104,8 +101,10 @@ func (q *Queue[P]) settle(op *Op[P], now Instant, force bool) {
 // its payload, and does so no longer.
 func (it *Item[P]) alone() bool { return it.receives == 1 && !it.shared }
 
-// comeBack returns an item whose lease has ended.
-func (q *Queue[P]) comeBack(it *Item[P], delay time.Duration, now Instant) {
+// comeBack returns an item whose lease has ended. alone says that nobody reads its
+// payload.
+func (q *Queue[P]) comeBack(it *Item[P], delay time.Duration, now Instant, alone bool) {
+	it = q.rehouse(it, alone)
 	if it.returns < math.MaxUint8 {
 		it.returns++
 	}
@@ -124,4 +123,23 @@ func (q *Queue[P]) comeBack(it *Item[P], delay time.Duration, now Instant) {
 		return
 	}
 	q.resend(it)
+}
+
+// rehouse lets OnReturn move the payload of an item that's in none of the structures. If
+// somebody may be reading it, what's returned is another item; the old one is for who
+// still has it.
+func (q *Queue[P]) rehouse(it *Item[P], alone bool) *Item[P] {
+	if q.onReturn == nil || it.key != nil {
+		return it
+	}
+	p, ok := q.onReturn(&it.Payload, alone)
+	if !ok {
+		return it
+	}
+	cp := &Item[P]{
+		Payload: p, seq: it.seq, enqueued: it.enqueued, at: it.at, leasedAt: it.leasedAt, size: it.size,
+		gen: it.gen, receives: it.receives, returns: it.returns,
+	}
+	it.state, it.shared = Ready, true // as far as its holder is concerned: see settle, and Share
+	return cp
 }

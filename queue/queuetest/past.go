@@ -14,7 +14,7 @@ import (
 type past struct {
 	begun time.Time
 	mu    sync.Mutex
-	lines map[string][]string
+	lines map[string][]string // nil: nobody will ask
 }
 
 func newPast() *past { return &past{begun: time.Now(), lines: map[string][]string{}} }
@@ -23,7 +23,16 @@ func (p *past) note(id, format string, args ...any) {
 	line := fmt.Sprintf("%10.3fs ", time.Since(p.begun).Seconds()) + fmt.Sprintf(format, args...)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lines[id] = append(p.lines[id], line)
+	if lines, ok := p.lines[id]; !ok || lines != nil {
+		p.lines[id] = append(lines, line)
+	}
+}
+
+// forget is for a message that won't be missed.
+func (p *past) forget(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines[id] = nil
 }
 
 func (p *past) received(ds []*queue.Delivery) {

@@ -122,10 +122,11 @@ func (s *storm) run(d time.Duration) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.states[d.ID].dead++
+		s.past.forget(d.ID)
 		e.poke.tell()
 		return nil
 	})
-	s.awaitAll(e.longer(24*time.Hour, e.patience))
+	s.awaitAll()
 	// Repeats, of a publish or an ack whose answer was lost, may take longer.
 	e.quiet(e.longer(time.Hour, 3*e.lease+6*e.unit))
 	for _, c := range cs {
@@ -147,11 +148,14 @@ func (s *storm) run(d time.Duration) {
 	e.Logf("%d messages", len(s.states))
 }
 
-// awaitAll waits until each message is handled or dead-lettered, for as long as one
-// becomes so within patience: what a storm leaves may be minutes of work for the few
-// handlers that it leaves, and brokers needn't be fair between keys.
-func (s *storm) awaitAll(patience time.Duration) {
+// awaitAll waits until each message is handled or dead-lettered. On a server it does so
+// for as long as one becomes so within its patience, but not for ever: what a storm
+// leaves may be minutes of work for the few handlers that it leaves, and brokers
+// needn't be fair between keys.
+func (s *storm) awaitAll() {
+	end := time.Now().Add(s.e.longer(24*time.Hour, 10*s.e.patience))
 	for left := s.left(); len(left) > 0; {
+		patience := min(s.e.longer(24*time.Hour, s.e.patience), time.Until(end))
 		if !s.e.eventually(patience, func() bool { return len(s.left()) < len(left) }) {
 			s.e.Errorf("seed %d: lost, neither handled nor dead-lettered: %v", s.seed, left)
 			s.past.tell(s.e, left)
@@ -284,6 +288,7 @@ func (s *storm) succeed(id, key string, st *stormState, caps queue.Capabilities)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.done++
+	s.past.forget(id)
 	if key != "" && st.done == 1 && caps.KeyLocked {
 		var n int
 		if _, err := fmt.Sscanf(id, key+"-%d", &n); err != nil {
