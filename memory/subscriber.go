@@ -29,7 +29,8 @@ type delivery struct {
 // copy, as long as the broker has the message. It makes delivery a
 // queue.Original.
 func (d *delivery) Original() (body []byte, attributes map[string]string) {
-	if !d.core.q.Share(d.item) {
+	// Only its own settlement frees what's unfilled.
+	if !d.unfilled && !d.core.q.Share(d.item) {
 		return d.Body, d.Attributes
 	}
 	var o queue.Delivery
