@@ -280,7 +280,7 @@ func TestFreeChunksAreBounded(t *testing.T) {
 func TestChunksUnderLoad(t *testing.T) {
 	t.Parallel()
 	b := New(&Options{Create: true})
-	const publishers, each = 8, 600
+	const publishers, each, early = 8, 600, 200
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	seen := map[string]int{}
@@ -304,6 +304,15 @@ func TestChunksUnderLoad(t *testing.T) {
 			return nil
 		}, &queue.ConsumerOptions{Concurrency: 16, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
+		send := func(no string, pad int) {
+			text := fmt.Sprintf("%0*d", pad, pad)
+			if err := q.Publish(t.Context(), &queue.Message{Body: []byte("body " + no + " " + text), Attributes: map[string]string{"no": no, "pad": text}}); err != nil {
+				t.Error(err)
+			}
+		}
+		for i := range early { // so much that chunks are used
+			send(fmt.Sprintf("%d-early-%d", name, i), muchStored/early)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- c.Run(ctx) }()
@@ -314,11 +323,7 @@ func TestChunksUnderLoad(t *testing.T) {
 		for p := range publishers {
 			wg.Go(func() {
 				for i := range each {
-					no := fmt.Sprintf("%d-%d-%d", name, p, i)
-					pad := fmt.Sprintf("%0*d", i%700, i)
-					if err := q.Publish(t.Context(), &queue.Message{Body: []byte("body " + no + " " + pad), Attributes: map[string]string{"no": no, "pad": pad}}); err != nil {
-						t.Error(err)
-					}
+					send(fmt.Sprintf("%d-%d-%d", name, p, i), i%700)
 				}
 			})
 		}
@@ -329,11 +334,11 @@ func TestChunksUnderLoad(t *testing.T) {
 	require.NoError(t, b.WaitIdle(ctx))
 	mu.Lock()
 	defer mu.Unlock()
-	assert.Len(t, seen, 2*publishers*each)
+	assert.Equal(t, 2*(publishers*each+early), len(seen)) //nolint:testifylint // Len would print them all
 	for no, n := range seen {
 		if n != 1 {
 			t.Errorf("%s was handled %d times", no, n)
 		}
 	}
-	assert.LessOrEqual(t, len(b.chunks.free), maxFreeChunks)
+	assert.NotEmpty(t, b.chunks.free)
 }

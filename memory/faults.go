@@ -84,7 +84,9 @@ func (f *Fault) validate() error {
 		return invalid("Effect", "a publish has no lease to lose")
 	case f.Call == OnReceive && f.Effect <= Unanswered && f.Match != nil:
 		return invalid("Match", "a receive is refused before there are messages to choose from")
-	case f.Skip < 0 || f.Times < 0:
+	case f.Skip < 0:
+		return invalid("Skip", "negative")
+	case f.Times < 0:
 		return invalid("Times", "negative")
 	}
 	return nil

@@ -113,10 +113,12 @@ func (t *try) outcome(ctx context.Context, err error) error {
 
 // asking is a question, which changes nothing and may be repeated. The client does
 // that by itself as long as its context allows, and says only that it has ended then;
-// asking remembers why it was repeated, such as that nobody answers at an address.
+// asking remembers why it was repeated, such as that nobody answers at an address, and
+// has enough of it after askFor.
 type asking struct {
 	gax.Retryer
-	last error
+	last  error
+	first time.Time // when that was an error first
 }
 
 func (a *asking) option() gax.CallOption {
@@ -131,11 +133,18 @@ func (a *asking) option() gax.CallOption {
 const (
 	askAgainMin = 100 * time.Millisecond
 	askAgainMax = 10 * time.Second
+	askFor      = 10 * time.Second
 )
 
 // Retry makes it a gax.Retryer.
 func (a *asking) Retry(err error) (time.Duration, bool) {
 	a.last = err
+	if a.first.IsZero() {
+		a.first = time.Now()
+	}
+	if time.Since(a.first) >= askFor {
+		return 0, false
+	}
 	return a.Retryer.Retry(err)
 }
 

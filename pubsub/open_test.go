@@ -436,3 +436,20 @@ func TestWhatWasOpenedToPublishCannotConsume(t *testing.T) {
 		assert.ErrorIs(t, q.Settle(t.Context(), queue.Settlement{Delivery: &queue.Delivery{}}), queue.ErrInvalid)
 	})
 }
+
+// Who waits for a queue to be opened, with more patience, should hear why it isn't.
+func TestOpenSaysWhyItCannotBeAskedBeforeItsCallersDeadline(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		f.ensure(t, "orders", nil)
+		for method, mode := range map[string]queue.OpenMode{"GetSubscription": queue.ForBoth, "ListTopicSubscriptions": queue.ForPublish} {
+			f.on(method, refuse(codes.Unavailable))
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			begun := time.Now()
+			_, err := f.backend.Open(ctx, "orders", &queue.OpenOptions{Mode: mode})
+			require.ErrorContains(t, err, "the fake says no", method)
+			assert.Less(t, time.Since(begun), 25*time.Second, method)
+			assert.Greater(t, time.Since(begun), 9*time.Second, method)
+			cancel()
+		}
+	})
+}
