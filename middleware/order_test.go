@@ -375,3 +375,109 @@ func TestEffectsOfTheOrder(t *testing.T) {
 		})
 	}
 }
+
+// The rest of it: what's about Idempotent's store, and Recover.
+func TestEffectsOfTheOrderOnTheStoreAndOnPanics(t *testing.T) {
+	t.Parallel()
+	retry := middleware.Retry(middleware.RetryOptions{InPlace: 2})
+	for name, tc := range map[string]struct {
+		handler func(ctx context.Context) error
+		failing int // calls of the store's Begin
+		mw      func(id queue.Middleware) []queue.Middleware
+		calls   int
+		begins  int
+	}{
+		"Idempotent outside of Retry: one mark": {
+			doFail, 0, func(id queue.Middleware) []queue.Middleware { return []queue.Middleware{id, retry} }, 3, 1,
+		},
+		"Idempotent inside of Retry: one for each try": {
+			doFail, 0, func(id queue.Middleware) []queue.Middleware { return []queue.Middleware{retry, id} }, 3, 3,
+		},
+		"Idempotent outside of Retry: a failing store isn't retried in place": {
+			doOK, 1, func(id queue.Middleware) []queue.Middleware { return []queue.Middleware{id, retry} }, 0, 1,
+		},
+		"Idempotent inside of Retry: it is": {
+			doOK, 1, func(id queue.Middleware) []queue.Middleware { return []queue.Middleware{retry, id} }, 1, 2,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newStore()
+				store.begin = tc.failing
+				calls := 0
+				h := queue.Chain(func(ctx context.Context, _ *queue.Delivery) error {
+					calls++
+					return tc.handler(ctx)
+				}, tc.mw(middleware.Idempotent(store, middleware.IdempotentOptions{Logger: quiet()}))...)
+				_ = h(t.Context(), delivery("a", 0)) // what becomes of it is tested elsewhere
+				begins := 0
+				for _, c := range store.calls {
+					if c == "begin" {
+						begins++
+					}
+				}
+				assert.Equal(t, tc.calls, calls)
+				assert.Equal(t, tc.begins, begins)
+			})
+		})
+	}
+
+	t.Run("Recover outside of one's own: that sees the panic", func(t *testing.T) {
+		saw := ""
+		own := queue.MiddlewareFunc(func(next queue.Handler) queue.Handler {
+			return func(ctx context.Context, d *queue.Delivery) (err error) {
+				defer func() {
+					switch v := recover(); {
+					case v != nil:
+						saw = "a panic"
+						panic(v)
+					case err != nil:
+						saw = "an error"
+					}
+				}()
+				return next(ctx, d)
+			}
+		})
+		h := func(ctx context.Context, _ *queue.Delivery) error { return doPanic(ctx) }
+		require.Error(t, queue.Chain(h, middleware.Recover(), own)(t.Context(), delivery("a", 0)))
+		assert.Equal(t, "a panic", saw)
+		require.Error(t, queue.Chain(h, own, middleware.Recover())(t.Context(), delivery("a", 0)))
+		assert.Equal(t, "an error", saw)
+	})
+}
+
+// slowStore takes its time.
+type slowStore struct {
+	*middleware.MemoryStore
+	took error // what its context said in the end
+}
+
+func (s *slowStore) Begin(ctx context.Context, key, token string, ttl time.Duration) (middleware.Mark, error) {
+	select {
+	case <-time.After(2 * time.Second):
+	case <-ctx.Done():
+	}
+	s.took = ctx.Err()
+	return s.MemoryStore.Begin(context.WithoutCancel(ctx), key, token, ttl)
+}
+
+func TestTimeoutBoundsTheStoreOnlyFromOutside(t *testing.T) {
+	t.Parallel()
+	for name, outside := range map[string]bool{"outside": true, "inside": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &slowStore{MemoryStore: middleware.NewMemoryStore(0)}
+				mw := []queue.Middleware{middleware.Idempotent(store, middleware.IdempotentOptions{Logger: quiet()}), middleware.Timeout(time.Second)}
+				if outside {
+					slices.Reverse(mw)
+				}
+				_ = queue.Chain(ok, mw...)(t.Context(), delivery("a", 0)) // its result is that of Timeout's own tests
+				if outside {
+					assert.ErrorIs(t, store.took, context.DeadlineExceeded)
+				} else {
+					assert.NoError(t, store.took)
+				}
+			})
+		})
+	}
+}

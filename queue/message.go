@@ -81,7 +81,9 @@ type Delivery struct {
 
 	// Failures counts the earlier attempts that failed, as far as known: not
 	// the ones that were snoozed, released unstarted or cut short by a
-	// shutdown. From 0.
+	// shutdown. What's known is remembered by the process, and the rest is the
+	// broker's count: a message that another process had when it ended, or that a
+	// receive which was cut off took along, has one more. From 0.
 	Failures int
 
 	// EnqueuedAt is when the message was first published. It's kept over delay

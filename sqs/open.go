@@ -49,7 +49,10 @@ func (b *Backend) open(ctx context.Context, name string, opts *queue.OpenOptions
 	if at.url == "" {
 		out, err := b.client.GetQueueUrl(ctx, &awssqs.GetQueueUrlInput{QueueName: &at.name, QueueOwnerAWSAccountId: at.account})
 		if err != nil {
-			return nil, classify(err)
+			if err = classify(err); errors.Is(err, queue.ErrQueueNotFound) {
+				err = fmt.Errorf("there's no queue %s (Ensure makes queues): %w", at.name, err)
+			}
+			return nil, err
 		}
 		at.url = deref(out.QueueUrl)
 	}

@@ -275,6 +275,20 @@ func TestCommandWithAFileOfCustomers(t *testing.T) {
 	checkSum(t, lastLine(t, out.String()))
 }
 
+func TestCommandFailsWhenACustomerIsLost(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &output{onLine: func(line string) {
+		if strings.Contains(line, "dies after") { // told to stop in the middle
+			cancel()
+		}
+	}}
+	var complaints bytes.Buffer
+	code := run(ctx, []string{"-n", "5000", "-outage", "0"}, out, &complaints)
+	assert.Equal(t, exitLost, code)
+	assert.Positive(t, lastLine(t, out.String()).Lost)
+}
+
 func TestCommandSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "bad.csv")
