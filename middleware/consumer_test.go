@@ -438,6 +438,7 @@ func TestAHandlerThatHangsAgainAndAgainIsGivenUp(t *testing.T) {
 		dead := b.Messages("orders-dlq")
 		require.Len(t, dead, 1)
 		assert.Equal(t, queue.ReasonFailures, dead[0].DeadLetter.Reason)
+		assert.Contains(t, dead[0].DeadLetter.Error, "for as long as its lease may be kept", "not only that its context was canceled")
 	})
 }
 

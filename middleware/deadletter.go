@@ -205,7 +205,7 @@ func (dl *deadLetter) Wrap(next queue.Handler) queue.Handler {
 		}
 		pctx, cancel := detached(ctx, dl.opts.PublishTimeout)
 		defer cancel()
-		if perr := dl.to.Publish(pctx, queue.NewDeadLetter(original, err, reason, now)); perr != nil {
+		if perr := dl.to.Publish(pctx, queue.NewDeadLetter(original, withCause(ctx, err), reason, now)); perr != nil {
 			back := error(&notMovedError{to: dl.opts.Name, err: err, publish: perr})
 			if outcome.Kind == queue.Retry {
 				back = queue.RetryAfter(outcome.Delay, back)
@@ -214,6 +214,16 @@ func (dl *deadLetter) Wrap(next queue.Handler) queue.Handler {
 		}
 		return queue.WithDeadLettered(dl.opts.Name, err)
 	}
+}
+
+// withCause says why the handler's context ended, where the handler only says that it
+// has.
+func withCause(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if cause == nil || errors.Is(err, cause) || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 // reason tells why a delivery is given up; "" when it isn't.

@@ -13,7 +13,8 @@ import (
 // its handler, so a handler that ignores its context keeps its slot; one that
 // returns nil late has succeeded. When the handler returns the context's error,
 // that error says that it timed out after d, and still matches
-// context.DeadlineExceeded. It's a failure like others. d must be positive.
+// context.DeadlineExceeded. It's a failure like others. d must be positive; what's
+// over the consumer's MaxExtension doesn't come about, as the handler is cut off then.
 func Timeout(d time.Duration) queue.Middleware {
 	t := &timeout{d: d}
 	if d <= 0 {
