@@ -42,8 +42,6 @@
 //	Timeout outside of Retry              it bounds all of them together
 //	Timeout inside of Idempotent          it bounds the handler alone. Recommended
 //	Timeout outside of Idempotent         it bounds the store's first call too
-//	Timeout outside of DeadLetter         dead letters have the handler's own error, which doesn't name the
-//	                                      timeout
 //	Recover outside of own middleware     that sees panics, not errors
 //	Log, Limit, RateLimit and             none: Log is told by the consumer, and gates are asked before the
 //	CircuitBreaker, anywhere              start and told the result of the whole chain

@@ -344,12 +344,12 @@ func TestEffectsOfTheOrder(t *testing.T) {
 			},
 			result{queue.DeadLettered, 1, "middleware: handler timed out after 1s: context deadline exceeded"},
 		},
-		"Timeout outside of DeadLetter: not named": {
+		"Timeout outside of DeadLetter: named, too": {
 			doHang, 4, false,
 			func(dl, _ queue.Middleware) []queue.Middleware {
 				return []queue.Middleware{middleware.Timeout(time.Second), dl}
 			},
-			result{queue.DeadLettered, 1, "context deadline exceeded"},
+			result{queue.DeadLettered, 1, "middleware: handler timed out after 1s: context deadline exceeded"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
