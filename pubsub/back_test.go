@@ -169,8 +169,10 @@ func TestTheReturnSubscriptionIsPulledOnceAtATime(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		require.NoError(t, q.Close(t.Context())) // what polls go on, too
+		mu.Lock()
+		defer mu.Unlock()
 		assert.Equal(t, map[string]int{mainSub: 4, backSub: 1}, most)
-		require.NoError(t, q.Close(t.Context()))
 	})
 }
 
