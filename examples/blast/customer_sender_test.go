@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,10 +200,11 @@ func TestShutdownDuringASendWritesDownTheDoubt(t *testing.T) {
 		w, out := newWorld(t), &outbox{}
 		sender := newSender(w, out)
 		ctx, cancel := context.WithCancelCause(t.Context())
-		w.fails(parties.MailPath, func(rw http.ResponseWriter, r *http.Request) {
-			w.fakes.ServeHTTP(rw, r)
+		w.fails(parties.MailPath, func(_ http.ResponseWriter, r *http.Request) {
+			w.fakes.ServeHTTP(httptest.NewRecorder(), r) // the mail is sent, and nobody hears of it
 			cancel(queue.ErrDraining)
 			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
 		})
 		require.Error(t, sender.Handle(ctx, mailFor("ada"), &queue.Delivery{}), "the activity can't be published any more")
 		w.fails(parties.MailPath, nil)
