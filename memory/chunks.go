@@ -13,7 +13,8 @@ import (
 // A chunk lives as long as one of its messages. So that those who stay for long
 // don't keep the memory of all those who were published beside them, they are
 // stored alone: what's delayed, what waits for its key, and whatever comes back
-// (payload.moveOut). Only what's with a consumer for long keeps its chunk meanwhile.
+// (payload.moveOut). Only what's with a consumer for long keeps its chunk meanwhile,
+// and what was peeked at until it's delivered.
 type chunks struct {
 	pool *chunkPool
 	many atomic.Bool // so much is in the queue that chunks are worth while

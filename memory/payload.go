@@ -10,10 +10,9 @@ import (
 )
 
 // payload is a message as it's stored. It's not written to once sent, as long as
-// somebody may read it. Its
-// size counts, as there may be millions, and so does how many pointers it has,
-// which the garbage collector follows again and again: body and attributes are
-// in one piece of memory without any. See chunks, too.
+// somebody may read it. Its size counts, as there may be millions, and so does how
+// many pointers it has, which the garbage collector follows again and again: body
+// and attributes are in one piece of memory without any. See chunks, too.
 type payload struct {
 	id      string
 	data    []byte // the body, then the attributes as a packer leaves them

@@ -442,6 +442,31 @@ func TestAHandlerThatHangsAgainAndAgainIsGivenUp(t *testing.T) {
 	})
 }
 
+// By then somebody else may have it.
+func TestAHandlerThatEndsAfterItsLeaseDoesNotGiveUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Create: true})
+		q, dlq := open(t, b, "orders"), open(t, b, "orders-dlq")
+		publish(t, q, "x", 1)
+		calls := 0
+		c, stop := runs(t, q, func(ctx context.Context, _ *queue.Delivery) error {
+			if calls++; calls > 1 {
+				return nil
+			}
+			<-ctx.Done()
+			time.Sleep(10 * time.Second) // beyond the end of the lease
+			return ctx.Err()
+		}, 1, middleware.DeadLetter(dlq, middleware.DeadLetterOptions{MaxFailures: 1}))
+		require.NoError(t, b.WaitIdle(t.Context(), "orders"))
+		stop()
+		assert.Equal(t, 2, calls)
+		assert.Empty(t, b.Messages("orders-dlq"))
+		assert.Equal(t, uint64(1), c.Stats().Succeeded)
+		assert.Equal(t, uint64(1), c.Stats().LeasesLost)
+	})
+}
+
 func TestDelayOfAQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

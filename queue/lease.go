@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -30,7 +29,7 @@ type lease struct {
 	length   time.Duration
 	capAt    time.Time // not extended beyond
 
-	cutOff    bool          // as it can't be kept; its context was cancelled
+	cutOff    *cutOffError  // the cause of its context's end, as it can't be kept
 	extending bool          // a call is under way; nothing may be settled meanwhile
 	extended  chan struct{} // made by who waits for the end of extending
 	parked    *Settlement   // to be settled when extending ends
@@ -89,9 +88,19 @@ const (
 	extendBatch   = 1000
 )
 
-// errCutOff is the cause of the context of a handler whose lease can't be kept. It's as
-// if it had a timeout: the failure is its own, and there's time to settle it.
-var errCutOff = fmt.Errorf("queue: the handler has run for as long as its lease may be kept: %w", context.DeadlineExceeded)
+// A cutOffError is the cause of the context of a handler whose lease can't be kept. It's
+// as if it had a timeout: the failure is its own, and there's time to settle it. Once
+// there isn't, the lease is lost as any other.
+type cutOffError struct{ lost atomic.Bool }
+
+func (e *cutOffError) Error() string {
+	return "queue: the handler has run for as long as its lease may be kept"
+}
+
+// Is makes it match what's true at the time of asking.
+func (e *cutOffError) Is(target error) bool {
+	return target == context.DeadlineExceeded || target == ErrLeaseLost && e.lost.Load()
+}
 
 // nextEvent is when something must be done about the lease: renewed; or, when it
 // may not be, given back in time if it hasn't started, its handler cut off in time,
@@ -102,7 +111,7 @@ func (l *lease) nextEvent() time.Time {
 		return l.deadline.Add(-l.length / renewAtShare)
 	case l.state != leaseRunning:
 		return l.deadline.Add(-l.length / lastShare)
-	case !l.cutOff:
+	case l.cutOff == nil:
 		return l.deadline.Add(-min(l.length/lastShare, lastMost))
 	}
 	return l.deadline
@@ -151,7 +160,7 @@ func (c *Consumer) renew() {
 				continue
 			}
 			if l.at = l.nextEvent(); !l.at.After(now) {
-				l.cutOff, l.at = true, l.deadline
+				l.cutOff, l.at = &cutOffError{}, l.deadline
 				cutOff = append(cutOff, l)
 			}
 			capped = append(capped, l)
@@ -171,7 +180,7 @@ func (c *Consumer) renew() {
 		c.tellLost(l)
 	}
 	for _, l := range cutOff {
-		l.cancel(errCutOff)
+		l.cancel(l.cutOff)
 		c.opts.Logger.Warn("handler cut off: its lease can't be kept for longer", "queue", c.opts.Name, "id", l.id)
 	}
 	if len(batch) > 0 {
@@ -284,6 +293,9 @@ func (c *Consumer) extendedLocked(l *lease, granted time.Time, err error, asked 
 // somebody else, or will. It reports whether a handler was running.
 func (c *Consumer) loseLocked(l *lease) bool {
 	l.lost = true
+	if l.cutOff != nil {
+		l.cutOff.lost.Store(true)
+	}
 	if l.state == leaseRunning {
 		c.leases.remove(l)
 		c.stats.LeasesLost++

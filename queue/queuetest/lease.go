@@ -107,7 +107,7 @@ func maxExtension(e *env) {
 	calls := r.awaitEnds("m", 2)
 	c.stop()
 	e.wantErr(why.first(), context.DeadlineExceeded, "the cause of the handler's context")
-	e.between("the first call", calls[0].end.Sub(calls[0].start), most-e.lease/2, most)
+	e.between("the first call", calls[0].end.Sub(calls[0].start), most-2*e.lease/5, most)
 	equal(e, "Failures after a handler that hung", calls[1].d.Failures, 1)
 	r.expect("m", 2)
 	equal(e, "Stats().LeasesLost", c.Stats().LeasesLost, 0)
