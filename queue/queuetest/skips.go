@@ -72,6 +72,7 @@ var skips = map[string]map[string]string{
 	},
 	"localstack": {
 		"Limits/TheLongestAttributeNameArrivesAndMoreIsRefused": "it takes names of 255 bytes, where SQS says 256",
+		"Order/AHeadThatComesBackAtOnceHoldsBackItsFollowers":   "it unlocks a key as soon as one of it is given back, though another has been taken since, where SQS keeps it locked",
 	},
 }
 
