@@ -122,3 +122,82 @@ func TestItIsSaidWhenAMessageThatIsPutOffWillNotComeBack(t *testing.T) {
 		assert.Contains(t, log.String(), `id=for-long in=96h0m0s retention=96h0m0s`)
 	})
 }
+
+// A broker may round a delay up, and takes its time: what comes back just before it would
+// be dropped is dropped.
+func TestWhatComesBackJustBeforeItWouldBeDroppedIsPublishedAnew(t *testing.T) {
+	t.Parallel()
+	for _, like := range []memory.Like{memory.Portable, memory.SQSStandard, memory.PubSub} {
+		for _, before := range []time.Duration{time.Nanosecond, 500 * time.Millisecond, time.Minute} {
+			t.Run(like.String()+"/"+before.String(), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					b := memory.New(&memory.Options{Like: like, Create: true, Retention: 24 * time.Hour})
+					q, err := b.Open(t.Context(), "orders", nil)
+					require.NoError(t, err)
+					end := time.Now().Add(24 * time.Hour)
+					successes := 0
+					c, err := queue.NewConsumer(q, func(context.Context, *queue.Delivery) error {
+						if left := time.Until(end); left > before {
+							// In steps that every broker can hold a message back for.
+							return queue.RetryAfter(min(left-before, 9*time.Minute), assert.AnError)
+						}
+						successes++
+						return nil
+					}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
+					require.NoError(t, err)
+					ctx, stop := context.WithCancel(t.Context())
+					ran := make(chan error, 1)
+					go func() { ran <- c.Run(ctx) }()
+					require.NoError(t, q.Publish(ctx, &queue.Message{Body: []byte("a")}))
+					time.Sleep(25 * time.Hour)
+					stop()
+					require.NoError(t, <-ran)
+					require.NoError(t, q.Close(context.Background()))
+					assert.Equal(t, 1, successes)
+				})
+			})
+		}
+	}
+}
+
+func TestADelayAsLongAsTheRetentionIsKept(t *testing.T) {
+	t.Parallel()
+	for _, like := range []memory.Like{memory.Portable, memory.SQSStandard, memory.PubSub} {
+		for _, before := range []time.Duration{0, time.Nanosecond, 500 * time.Millisecond, 13 * time.Hour} {
+			for _, m := range []string{"Delay", "DeliverAt"} {
+				t.Run(like.String()+"/"+m+"/"+before.String(), func(t *testing.T) {
+					t.Parallel()
+					synctest.Test(t, func(t *testing.T) {
+						const retention = 24 * time.Hour
+						b := memory.New(&memory.Options{Like: like, Create: true, Retention: retention})
+						q, err := b.Open(t.Context(), "orders", nil)
+						require.NoError(t, err)
+						due := time.Now().Add(retention - before)
+						var came []time.Time
+						c, err := queue.NewConsumer(q, func(context.Context, *queue.Delivery) error {
+							came = append(came, time.Now())
+							return nil
+						}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
+						require.NoError(t, err)
+						ctx, stop := context.WithCancel(t.Context())
+						ran := make(chan error, 1)
+						go func() { ran <- c.Run(ctx) }()
+						if m == "Delay" {
+							err = q.Publish(ctx, &queue.Message{Body: []byte("a"), Delay: retention - before})
+						} else {
+							err = q.Publish(ctx, &queue.Message{Body: []byte("a"), DeliverAt: due})
+						}
+						require.NoError(t, err)
+						time.Sleep(retention + time.Hour)
+						stop()
+						require.NoError(t, <-ran)
+						require.NoError(t, q.Close(context.Background()))
+						require.Len(t, came, 1)
+						assert.WithinRange(t, came[0], due, due.Add(2*time.Second))
+					})
+				})
+			}
+		}
+	}
+}

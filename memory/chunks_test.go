@@ -197,7 +197,7 @@ func TestWhatMayStayForLongIsStoredAlone(t *testing.T) {
 		assert.Equal(t, map[string]string{"no": "0"}, back.Attributes)
 	})
 	t.Run("not acknowledged in time", func(t *testing.T) {
-		h, _ := chunked(t, queue.QueueSpec{Lease: 20 * time.Millisecond})
+		h, _ := chunked(t, queue.QueueSpec{})
 		publish(t, h, 1)
 		late := take(t, h, 1)[0]
 		k := chunkOf(late)

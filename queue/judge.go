@@ -111,13 +111,13 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 
 // comeBackLocked makes the broker deliver again after v.Delay.
 func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Time) {
-	far := c.expiresBy(l, now.Add(v.Delay))
+	far := c.halfGoneBy(l, now.Add(v.Delay))
 	if m := c.caps.MaxRedeliveryDelay; m > 0 && v.Delay > m {
 		far = true
 	}
 	if far && c.caps.Delays && l.line == nil {
-		// Longer than the broker can hold it back, or keeps it: published again, with
-		// what its count of deliveries would have told.
+		// Longer than the broker can hold it back, or than it's sure to keep it:
+		// published again, with what its count of deliveries would have told.
 		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(v.Delay), failures: v.Failures}, now)
 		return
 	}
@@ -130,10 +130,24 @@ func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Ti
 	c.releaseForLocked(l, v.Delay, now)
 }
 
-// expiresBy reports that the broker will have dropped its copy by a time.
+// expiresBy reports that the broker will have dropped its copy by a time, or nearly.
 func (c *Consumer) expiresBy(l *lease, at time.Time) bool {
 	r := c.caps.Retention
-	return r > 0 && !l.kept.copied.IsZero() && !at.Before(l.kept.copied.Add(r))
+	return c.copiedBefore(l, at, r-min(r/10, time.Minute))
+}
+
+// halfGoneBy reports that half of the time for which the broker keeps its copy will be
+// over. What comes back after that is published anew, if it can be: the broker drops what
+// is over without a word, may round a delay up to just then, and what has come back in
+// time must still find somebody who receives it in time.
+func (c *Consumer) halfGoneBy(l *lease, at time.Time) bool {
+	return c.copiedBefore(l, at, c.caps.Retention/2)
+}
+
+// copiedBefore reports that the broker's copy will be that old, where it doesn't keep it
+// for ever.
+func (c *Consumer) copiedBefore(l *lease, at time.Time, age time.Duration) bool {
+	return c.caps.Retention > 0 && !l.kept.copied.IsZero() && !at.Before(l.kept.copied.Add(age))
 }
 
 // releaseForLocked releases for a delay that may be longer than the broker can

@@ -122,7 +122,7 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
 		return
 	}
-	if l.line == nil && c.caps.Delays && c.expiresBy(l, l.due) && now.Sub(l.kept.copied) >= c.caps.Retention/2 {
+	if l.line == nil && c.caps.Delays && c.halfGoneBy(l, now) {
 		// Sent again it lives as long anew.
 		c.stats.Deferred++
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)

@@ -81,10 +81,7 @@ func (c *Capabilities) PrepareEach(m *Message, now time.Time, each func(name, va
 			return p, err
 		}
 		p.Due = md.due
-		p.Delay = min(roundUp(md.due.Sub(now), c.DelayUnit), c.MaxDelay)
-		if c.Retention > 0 && md.due.Sub(now) >= c.Retention {
-			p.Delay = min(p.Delay, c.Retention/2) // while it's still there
-		}
+		p.Delay = c.nativeDelay(md.due.Sub(now))
 	}
 	if md != nil && !library {
 		p.Message = forwarded(p.Message, now)
@@ -129,11 +126,10 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 		return &InvalidError{field, "after the year 9999"}
 	}
 	p.Due = due
-	rounded := roundUp(d, c.DelayUnit)
-	p.Delay = min(rounded, c.MaxDelay)
+	p.Delay = c.nativeDelay(d)
 	// A due time in the metadata is for what the broker can't do: delay for so
 	// long, or to a point in time, which is judged by the consumer's clock.
-	native := rounded <= c.MaxDelay && (m.DeliverAt.IsZero() || c.DelayUnit == 0)
+	native := p.Delay >= d && (m.DeliverAt.IsZero() || c.DelayUnit == 0)
 	if native && d < minAgedDelay {
 		return nil
 	}
@@ -151,6 +147,16 @@ func (c *Capabilities) delay(m *Message, now time.Time, p *Prepared) error {
 	cp.Delay, cp.DeliverAt = 0, time.Time{}
 	p.Message = &cp
 	return nil
+}
+
+// nativeDelay is how much of a delay to ask the broker for: what it can do, and not so
+// much that it may have dropped the message, or nearly, when the delay is over.
+func (c *Capabilities) nativeDelay(d time.Duration) time.Duration {
+	most := c.MaxDelay
+	if c.Retention > 0 {
+		most = min(most, roundUp(c.Retention/2, c.DelayUnit))
+	}
+	return min(roundUp(d, c.DelayUnit), most)
 }
 
 func (c *Capabilities) delayable(d time.Duration) error {
