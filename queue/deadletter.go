@@ -81,6 +81,9 @@ func NewDeadLetter(d *Delivery, err error, reason DeadLetterReason, now time.Tim
 func redriven(d *Delivery, now time.Time, o *RedriveOptions) *Message {
 	m := hopMessage(d, time.Time{}, 0)
 	m.meta.ageFrom = now
+	if due := d.Due(); due.After(now) { // the broker has dead-lettered it before its time
+		m.meta.due, m.meta.ageFrom = due, due
+	}
 	if m.OrderingKey == "" {
 		m.OrderingKey, m.meta.key = m.meta.key, ""
 	}

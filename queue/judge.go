@@ -111,14 +111,15 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 
 // comeBackLocked makes the broker deliver again after v.Delay.
 func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Time) {
-	far := c.halfGoneBy(l, now.Add(v.Delay))
-	if m := c.caps.MaxRedeliveryDelay; m > 0 && v.Delay > m {
-		far = true
+	back := now.Add(v.Delay)
+	far := v.Delay > c.mostRedelivery(l, now) || c.halfGoneBy(l, back)
+	if now.Before(c.settle.noDefers) && !c.expiresBy(l, back) {
+		far = false // it would be refused; there's time to try later
 	}
 	if far && c.caps.Delays && l.line == nil {
 		// Longer than the broker can hold it back, or than it's sure to keep it:
 		// published again, with what its count of deliveries would have told.
-		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(v.Delay), failures: v.Failures}, now)
+		c.finalLocked(l, Settlement{Kind: Defer, Until: back, failures: v.Failures}, now)
 		return
 	}
 	switch {
@@ -154,9 +155,9 @@ func (c *Consumer) copiedBefore(l *lease, at time.Time, age time.Duration) bool 
 // hold a message back. Then it comes early, and the time until which it isn't to
 // be handled is remembered here.
 func (c *Consumer) releaseForLocked(l *lease, delay time.Duration, now time.Time) {
-	if d := c.clampRedelivery(delay); d < delay {
+	if most := c.mostRedelivery(l, now); delay > most {
 		c.track.notBefore(l.brokerID, now.Add(delay))
-		delay = d
+		delay = most
 	}
 	c.finalLocked(l, Settlement{Kind: Release, Delay: delay}, now)
 }

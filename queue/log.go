@@ -38,7 +38,7 @@ func (c *Consumer) tellSettled(l *lease, v *Settled) {
 		}
 	}
 	if keyed := c.caps.Ordering && l.kept.key != ""; v.Delay > 0 && (keyed || !c.caps.Delays) && c.expiresBy(l, time.Now().Add(v.Delay)) {
-		// It can't be published again, as it would lose its place or come at once.
+		// It can't be published again, as it would lose its place.
 		c.opts.Logger.Warn("the queue's retention ends before the message comes back: it may be lost then", "queue", c.opts.Name, "id", l.id,
 			"in", v.Delay.Round(time.Millisecond), "retention", c.caps.Retention)
 	}

@@ -122,17 +122,28 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
 		return
 	}
-	if l.line == nil && c.caps.Delays && c.halfGoneBy(l, now) {
-		// Sent again it lives as long anew.
+	until, anew := l.due, false
+	if l.line == nil && c.caps.Delays && c.halfGoneBy(l, l.due) {
+		// Sent again it lives as long anew. If it may be held meanwhile that's not done at
+		// once: where the broker's clock and ours are far apart, the next copy would be as
+		// old.
+		r := c.caps.Retention
+		half := l.kept.copied.Add(r / 2)
+		anew = !now.Before(half)
+		if again := later(half, l.arrived.Add(min(r/10, time.Minute))); again.Before(until) {
+			until = again
+		}
+	}
+	if until.After(now) && c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || until.Before(l.capAt)) {
+		c.holdLocked(l, until)
+		return
+	}
+	if anew {
 		c.stats.Deferred++
 		c.finalLocked(l, Settlement{Kind: Defer, Until: l.due, failures: l.failures}, now)
 		return
 	}
-	if c.heldLocked() < c.opts.MaxHold && (l.deadline.IsZero() || l.due.Before(l.capAt)) {
-		c.holdLocked(l, l.due)
-		return
-	}
-	delay := l.due.Sub(now)
+	delay := until.Sub(now)
 	line := l.line
 	l.line = nil
 	c.stats.Deferred++
@@ -145,7 +156,7 @@ func (c *Consumer) holdUntilDueLocked(l *lease, now time.Time) {
 	if c.caps.ReleaseCounts {
 		c.track.add(l.brokerID, 0, 1)
 	}
-	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(delay)}, now)
+	c.finalLocked(l, Settlement{Kind: Release, Delay: min(delay, c.mostRedelivery(l, now))}, now)
 	if line != nil {
 		c.scatterLocked(line, delay, now)
 	}
@@ -273,18 +284,32 @@ func (c *Consumer) forgetLocked(l *lease) {
 // releaseLocked gives back a delivery that hasn't started and waits nowhere any
 // more. It doesn't count as a failure.
 func (c *Consumer) releaseLocked(l *lease, delay time.Duration, now time.Time) {
+	if c.phase == phaseRunning && !c.stats.Paused && l.line == nil && l.key == "" && c.caps.Delays && !now.Before(c.settle.noDefers) && c.halfGoneBy(l, now.Add(delay)) {
+		// Here and there again, as a gate holds it back: it, too, stays longer than the
+		// broker keeps it.
+		c.stats.Deferred++
+		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(delay), failures: l.failures}, now)
+		return
+	}
 	c.stats.Released++
 	if c.caps.ReleaseCounts {
 		c.track.add(l.brokerID, 0, 1)
 	}
-	c.finalLocked(l, Settlement{Kind: Release, Delay: c.clampRedelivery(delay)}, now)
+	c.finalLocked(l, Settlement{Kind: Release, Delay: min(delay, c.mostRedelivery(l, now))}, now)
 }
 
-func (c *Consumer) clampRedelivery(d time.Duration) time.Duration {
-	if m := c.caps.MaxRedeliveryDelay; m > 0 && d > m {
-		return m
+// mostRedelivery is the longest delay of a Release. Where a lease has an end that no
+// extension moves, the time until then counts from the receive, and a broker that's asked
+// for more may give less without a word.
+func (c *Consumer) mostRedelivery(l *lease, now time.Time) time.Duration {
+	most := maxWait
+	if m := c.caps.MaxRedeliveryDelay; m > 0 {
+		most = m
 	}
-	return d
+	if m := c.caps.MaxLease; m > 0 {
+		most = min(most, max(l.arrived.Add(m-min(m/10, time.Minute)).Sub(now), 0))
+	}
+	return most
 }
 
 // releaseWaitingLocked gives back everything that hasn't started.

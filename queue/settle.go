@@ -9,18 +9,19 @@ import (
 // settler groups settlements into few calls. All of it is guarded by the
 // consumer's mu.
 type settler struct {
-	c       *Consumer
-	pending []Settlement
-	leases  []*lease  // of pending, by index
-	due     time.Time // when pending must go
-	flights int       // first calls under way, bounded
-	retries int       // batches that failed in part and are tried again: they mustn't hold up others
-	timer   lazyTimer
-	ctx     context.Context //nolint:containedctx // ends when a drain gives up on the broker
-	cancel  context.CancelFunc
-	batch   int
-	parked  int  // settlements that wait for the end of an extension
-	corked  bool // more is coming at once: wait for it
+	c        *Consumer
+	pending  []Settlement
+	leases   []*lease  // of pending, by index
+	due      time.Time // when pending must go
+	flights  int       // first calls under way, bounded
+	retries  int       // batches that failed in part and are tried again: they mustn't hold up others
+	timer    lazyTimer
+	ctx      context.Context //nolint:containedctx // ends when a drain gives up on the broker
+	cancel   context.CancelFunc
+	batch    int
+	parked   int       // settlements that wait for the end of an extension
+	corked   bool      // more is coming at once: wait for it
+	noDefers time.Time // until then none is tried where there is no need: one has failed
 
 	// What calls have done with, for the next pending.
 	spare []spareBatch
@@ -46,6 +47,7 @@ const (
 	flushTimeout    = 10 * time.Second
 	abandonedGrace  = time.Second
 	lingerLeasePart = 20
+	noDefersFor     = time.Minute
 )
 
 func (s *settler) init(c *Consumer) {
@@ -231,8 +233,9 @@ func (s *settler) doneLocked() bool {
 func (s *settler) call(ctx context.Context, batch []Settlement, leases []*lease) ([]Settlement, []*lease, bool) {
 	limit := settleTimeout
 	for i := range batch {
-		if end := leases[i].deadline; batch[i].Kind == Defer && !end.IsZero() { // a copy that's sent after the lease is one too many
-			limit = min(limit, time.Until(end))
+		if l := leases[i]; batch[i].Kind == Defer && !l.deadline.IsZero() { // a copy that's sent after the lease is one too many
+			left := time.Until(l.deadline)
+			limit = min(limit, max(left-l.length/lastShare, left/2)) // else there's a release to be sent
 		}
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
@@ -272,8 +275,9 @@ func (s *settler) sift(ctx context.Context, batch []Settlement, leases []*lease,
 			continue
 		}
 		batch[n], leases[n] = batch[i], l
-		if batch[n].Kind == Defer && unsendable(e) {
-			batch[n] = s.insteadOfDefer(batch[n], l, now)
+		// A release is as good for now, and takes as long as the lease does.
+		if batch[n].Kind == Defer && (unsendable(e) || end.Sub(now) < l.length/lastShare) {
+			batch[n] = s.insteadOfDefer(batch[n], l, e, now)
 		}
 		n++
 	}
@@ -295,18 +299,25 @@ func unsendable(err error) bool {
 }
 
 // insteadOfDefer is for a message that can't be published again with its due
-// time, as that doesn't fit: it's released for as long as the broker can, and
-// the time is remembered here.
-func (s *settler) insteadOfDefer(st Settlement, l *lease, now time.Time) Settlement {
+// time, as that doesn't fit, isn't allowed, or has failed for as long as there was: it's
+// released for as long as the broker can, and the time is remembered here.
+func (s *settler) insteadOfDefer(st Settlement, l *lease, err error, now time.Time) Settlement {
 	c := s.c
-	delay := max(st.Until.Sub(now), 0)
+	if c.expiresBy(l, st.Until) {
+		c.opts.Logger.Warn("the queue's retention ends before the message comes back, and it can't be published again: it may be lost then",
+			"queue", c.opts.Name, "id", l.id, "in", max(st.Until.Sub(now), 0).Round(time.Millisecond), "retention", c.caps.Retention, "err", err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.noDefers = now.Add(noDefersFor)
 	c.track.notBefore(l.brokerID, st.Until)
-	if c.caps.ReleaseCounts && st.failures <= l.failures {
+	switch {
+	case st.failures > l.failures:
+		c.track.add(l.brokerID, 1, 0)
+	case c.caps.ReleaseCounts:
 		c.track.add(l.brokerID, 0, 1)
 	}
-	delay = c.clampRedelivery(delay)
+	delay := min(max(st.Until.Sub(now), 0), c.mostRedelivery(l, now))
 	l.until = now.Add(delay)
 	return Settlement{Delivery: st.Delivery, Kind: Release, Delay: delay}
 }

@@ -151,7 +151,7 @@ type Capabilities struct {
 	MaxDelay           time.Duration // longest native delay of a publish; 0: none
 	DelayUnit          time.Duration // delays are rounded up to a multiple; 0: exact
 	MaxRedeliveryDelay time.Duration // longest delay of a Release; 0: no limit
-	Retention          time.Duration // how long the broker keeps a message; 0: unknown or for ever
+	Retention          time.Duration // how long the broker keeps a message, when the queue was opened; 0: unknown or for ever
 
 	// Filter is what a message must match to be received, in the broker's own language;
 	// empty: every message is. The broker takes what doesn't match all the same, so that

@@ -18,9 +18,10 @@ const unkeyed = "queue-none-"
 // outgoing is a message on its way.
 type outgoing struct {
 	entry types.SendMessageBatchRequestEntry
-	body  string    // of entry
-	due   time.Time // its delay runs to this; zero: none
-	first time.Time // when it was sent first
+	body  string        // of entry
+	due   time.Time     // its delay runs to this; zero: none
+	most  time.Duration // as far as the broker is asked for it
+	first time.Time     // when it was sent first
 
 	sequence *sequence // of the call, when its order may get lost
 }
@@ -101,6 +102,7 @@ func (h *handle) outgoing(it *item, m *queue.Message, now time.Time) error {
 	o.entry.MessageBody = &o.body
 	if p.Delay > 0 {
 		o.due = p.Due
+		o.most = p.Delay
 	}
 	if len(enc.Attributes) > 0 {
 		o.entry.MessageAttributes = make(map[string]types.MessageAttributeValue, len(enc.Attributes))
@@ -146,5 +148,5 @@ func (o *outgoing) delay(now time.Time) int32 {
 	if o.due.IsZero() {
 		return 0
 	}
-	return seconds(min(max(o.due.Sub(now), 0), maxDelay))
+	return seconds(min(max(o.due.Sub(now), 0), o.most))
 }

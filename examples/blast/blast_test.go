@@ -127,7 +127,8 @@ func checkSum(t *testing.T, r parties.Result) {
 
 func TestBlastReachesEveryCustomerOnce(t *testing.T) {
 	t.Parallel()
-	run := newRun(t, memory.New(nil), "-n", "350")
+	// Long enough for the breaker to see that it's one, also where little is done in a second.
+	run := newRun(t, memory.New(nil), "-n", "350", "-outage", "1200ms")
 	r := run.finish(t)
 	checkSum(t, r)
 	assert.Equal(t, 350, r.Customers)

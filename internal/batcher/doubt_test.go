@@ -14,31 +14,33 @@ import (
 // doubts there were before: a matter for the race detector.
 func TestLeavingARequestDoesNotDisturbItsSend(t *testing.T) {
 	t.Parallel()
-	b := newBroker(t, 0)
-	asked, answer := make(chan struct{}), make(chan struct{})
-	var before []int
-	b.Send = func(_ context.Context, batch []*Item[string]) Report {
-		asked <- struct{}{}
-		for _, it := range batch {
-			before = append(before, it.Doubts())
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 0)
+		asked, answer := make(chan struct{}), make(chan struct{})
+		var before []int
+		b.Send = func(_ context.Context, batch []*Item[string]) Report {
+			asked <- struct{}{}
+			for _, it := range batch {
+				before = append(before, it.Doubts())
+			}
+			<-answer
+			return all(len(batch), Result{})
 		}
-		<-answer
-		return all(len(batch), Result{})
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	stays, leaves := make(chan []error, 1), make(chan []error, 1)
-	b.Batcher.mu.Lock() // as if a request were under way: the two wait for each other
-	b.part, b.rtt, b.MaxItems = 1, time.Hour, 2
-	b.Batcher.mu.Unlock()
-	go func() { stays <- b.publish(t.Context(), "stays") }()
-	go func() { leaves <- b.publish(ctx, "leaves") }()
-	<-asked
-	cancel()
-	assert.ErrorIs(t, (<-leaves)[0], context.Canceled)
-	close(answer)
-	assert.Equal(t, none(1), <-stays)
-	assert.Equal(t, []int{0, 0}, before)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stays, leaves := make(chan []error, 1), make(chan []error, 1)
+		b.Batcher.mu.Lock() // as if a request were under way: the two wait for each other
+		b.part, b.rtt, b.MaxItems = 1, time.Hour, 2
+		b.Batcher.mu.Unlock()
+		go func() { stays <- b.publish(t.Context(), "stays") }()
+		go func() { leaves <- b.publish(ctx, "leaves") }()
+		<-asked
+		cancel()
+		assert.ErrorIs(t, (<-leaves)[0], context.Canceled)
+		close(answer)
+		assert.Equal(t, none(1), <-stays)
+		assert.Equal(t, []int{0, 0}, before)
+	})
 }
 
 func TestACallerWithSeveralRequestsThatIgnoreTheirContextComesBack(t *testing.T) {
