@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -264,19 +265,22 @@ func TestRedriveKeepsTheTimeOfWhatIsNotDue(t *testing.T) {
 		require.NoError(t, err)
 		due := time.Now().Add(6 * time.Hour)
 		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("a"), Delay: 6 * time.Hour}))
-		for range 5 { // as when its consumers crash
-			ds, err := q.Receive(t.Context(), 1)
+		for range 2 { // the second time it was moved before, and is still not due
+			for range 5 { // as when its consumers crash
+				ds, err := q.Receive(t.Context(), 1)
+				require.NoError(t, err)
+				require.Len(t, ds, 1)
+				time.Sleep(time.Minute)
+			}
+			poll, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err = q.Receive(poll, 1)
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Len(t, b.Messages("dead"), 1)
+			report, err := queue.Redrive(t.Context(), dead, q, nil)
 			require.NoError(t, err)
-			require.Len(t, ds, 1)
-			time.Sleep(time.Minute)
+			require.Equal(t, 1, report.Moved)
 		}
-		poll, cancel := context.WithTimeout(t.Context(), time.Second)
-		_, err = q.Receive(poll, 1)
-		cancel()
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Len(t, b.Messages("dead"), 1)
-		_, err = queue.Redrive(t.Context(), dead, q, nil)
-		require.NoError(t, err)
 		var came time.Time
 		stop := consuming(t, q, func(context.Context, *queue.Delivery) error { came = time.Now(); return nil }, nil)
 		time.Sleep(24 * time.Hour)
@@ -335,4 +339,62 @@ func TestClocksThatDifferMakeNoStorm(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A message that can't be published anew says nothing of others.
+func TestAnotherMessageThatIsTooLargeMakesNoWaitEarly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, q := openWith(t, &memory.Options{Like: memory.SQSStandard}, false, &queue.Message{ID: "small", Body: []byte("a")})
+		most := q.Capabilities().Wire.MaxBytes
+		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: bytes.Repeat([]byte("a"), most-60)}))
+		var kinds []queue.SettleKind
+		calls := 0
+		stop := consuming(t, counting{q, &kinds}, func(_ context.Context, d *queue.Delivery) error {
+			if calls++; calls > 2 {
+				return nil
+			}
+			if d.ID == "small" { // when the other one's has failed
+				time.Sleep(10 * time.Second)
+			}
+			return queue.RetryAfter(24*time.Hour, assert.AnError)
+		}, nil)
+		time.Sleep(time.Minute)
+		stop()
+		assert.Equal(t, []queue.SettleKind{queue.Defer, queue.Release, queue.Defer}, kinds)
+	})
+}
+
+// counting notes what was settled, and how.
+type counting struct {
+	queue.Queue
+	kinds *[]queue.SettleKind
+}
+
+func (c counting) Settle(ctx context.Context, ss ...queue.Settlement) error {
+	for i := range ss {
+		*c.kinds = append(*c.kinds, ss[i].Kind)
+	}
+	return c.Queue.Settle(ctx, ss...)
+}
+
+// The broker's own limit of attempts is a net that must stay: published anew, a message
+// would be counted anew.
+func TestWhatFailsIsStillDeadLetteredByTheBroker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Like: memory.SQSStandard})
+		_, err := b.Ensure(t.Context(), "orders", &queue.QueueSpec{DeadLetter: "dead", BrokerMaxAttempts: 5})
+		require.NoError(t, err)
+		q, err := b.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("a")}))
+		stop := consuming(t, q, func(context.Context, *queue.Delivery) error {
+			return queue.RetryAfter(11*time.Hour, assert.AnError)
+		}, nil)
+		time.Sleep(80 * time.Hour)
+		stop()
+		assert.Len(t, b.Messages("dead"), 1)
+		require.NoError(t, q.Close(context.Background()))
+	})
 }

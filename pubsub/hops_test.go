@@ -83,6 +83,29 @@ func TestADeferThatIsRepeatedSendsOneCopy(t *testing.T) {
 	})
 }
 
+// As the engine does when the lease is nearly over: its copy is there already.
+func TestAReleaseInsteadOfADeferWhoseCopyWasSentAcknowledges(t *testing.T) {
+	onFake(t, func(t *testing.T, f *fake) {
+		q := f.fresh(t, nil)
+		require.NoError(t, q.Publish(t.Context(), message("hello")))
+		d := receive(t, q, 1)[0]
+		f.on("Acknowledge", refuse(codes.Internal))
+		refused(t, q.Settle(t.Context(), deferred(d, time.Hour)))
+		f.heal()
+		require.NoError(t, q.Settle(t.Context(), queue.Settlement{Delivery: d, Kind: queue.Release}))
+		require.Len(t, f.publishes(), 2, "the message and its copy")
+		back := receive(t, q, 1)[0]
+		assert.False(t, back.Due().IsZero(), "the copy")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		more, err := q.Receive(ctx, 1)
+		if err != nil {
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		assert.Empty(t, more, "the original is gone")
+	})
+}
+
 // The original stays until its copy is durable.
 func TestADeferWhoseCopyFailsRemovesNothing(t *testing.T) {
 	for _, c := range []struct {

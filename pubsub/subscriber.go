@@ -153,6 +153,10 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 				errs[i] = &queue.InvalidError{Field: "Delay", Reason: "negative"}
 				continue
 			}
+			if r.hopSent { // instead of a Defer that failed by half: its copy comes back
+				todo.add(r.from, acks, i, r)
+				continue
+			}
 			todo.add(r.from, seconds(min(s[i].Delay, maxAckDeadline)), i, r)
 		case queue.Defer:
 			hops = h.addHop(hops, r, i, &s[i], now)

@@ -112,10 +112,7 @@ func (c *Consumer) settleLocked(l *lease, v *Settled, now time.Time) {
 // comeBackLocked makes the broker deliver again after v.Delay.
 func (c *Consumer) comeBackLocked(l *lease, v *Settled, failed bool, now time.Time) {
 	back := now.Add(v.Delay)
-	far := v.Delay > c.mostRedelivery(l, now) || c.halfGoneBy(l, back)
-	if now.Before(c.settle.noDefers) && !c.expiresBy(l, back) {
-		far = false // it would be refused; there's time to try later
-	}
+	far := v.Delay > c.mostRedelivery(l, now) || c.agesBy(l, back, now)
 	if far && c.caps.Delays && l.line == nil {
 		// Longer than the broker can hold it back, or than it's sure to keep it:
 		// published again, with what its count of deliveries would have told.
@@ -143,6 +140,17 @@ func (c *Consumer) expiresBy(l *lease, at time.Time) bool {
 // time must still find somebody who receives it in time.
 func (c *Consumer) halfGoneBy(l *lease, at time.Time) bool {
 	return c.copiedBefore(l, at, c.caps.Retention/2)
+}
+
+// agesBy reports that what comes back at a time should be published anew for its age.
+// Where a broker counts deliveries, to dead-letter what fails again and again, that begins
+// anew, too: so it's put off there until nothing else is left. And where it has just been
+// refused it isn't tried as long as there's time.
+func (c *Consumer) agesBy(l *lease, at, now time.Time) bool {
+	if c.caps.BrokerMaxAttempts > 0 || now.Before(c.settle.noDefers) {
+		return c.expiresBy(l, at)
+	}
+	return c.halfGoneBy(l, at)
 }
 
 // copiedBefore reports that the broker's copy will be that old, where it doesn't keep it

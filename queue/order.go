@@ -284,11 +284,11 @@ func (c *Consumer) forgetLocked(l *lease) {
 // releaseLocked gives back a delivery that hasn't started and waits nowhere any
 // more. It doesn't count as a failure.
 func (c *Consumer) releaseLocked(l *lease, delay time.Duration, now time.Time) {
-	if c.phase == phaseRunning && !c.stats.Paused && l.line == nil && l.key == "" && c.caps.Delays && !now.Before(c.settle.noDefers) && c.halfGoneBy(l, now.Add(delay)) {
+	if c.phase == phaseRunning && !c.stats.Paused && l.line == nil && l.key == "" && c.caps.Delays && c.agesBy(l, now.Add(delay), now) {
 		// Here and there again, as a gate holds it back: it, too, stays longer than the
 		// broker keeps it.
 		c.stats.Deferred++
-		c.finalLocked(l, Settlement{Kind: Defer, Until: now.Add(delay), failures: l.failures}, now)
+		c.finalLocked(l, Settlement{Kind: Defer, Until: later(now.Add(delay), l.due), failures: l.failures}, now)
 		return
 	}
 	c.stats.Released++

@@ -333,7 +333,8 @@ func (r *redrive) cameBack(d *Delivery) bool {
 }
 
 func (r *redrive) newer(d *Delivery) bool {
-	if c := d.carried; c != nil && !c.ageFrom.IsZero() && !c.ageFrom.Before(r.start) {
+	// What isn't due has an age from then on.
+	if c := d.carried; c != nil && !c.ageFrom.IsZero() && !c.ageFrom.Before(r.start) && !c.ageFrom.After(time.Now()) {
 		return true // moved by us, and back
 	}
 	at := d.EnqueuedAt

@@ -309,7 +309,10 @@ func (s *settler) insteadOfDefer(st Settlement, l *lease, err error, now time.Ti
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.noDefers = now.Add(noDefersFor)
+	var limit *LimitError
+	if !errors.As(err, &limit) && !errors.Is(err, ErrInvalid) { // those are about this message
+		s.noDefers = now.Add(noDefersFor)
+	}
 	c.track.notBefore(l.brokerID, st.Until)
 	switch {
 	case st.failures > l.failures:

@@ -324,6 +324,22 @@ func TestADeferThatIsRepeatedSendsOneCopy(t *testing.T) {
 	assert.Len(t, f.made("DeleteMessageBatch"), 2)
 }
 
+// As the engine does when the lease is nearly over: its copy is there already.
+func TestAReleaseInsteadOfADeferWhoseCopyWasSentDeletes(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	q := open(t, f, nil)
+	f.answers["ReceiveMessage"] = bringing("hello", nil)
+	ds, err := q.Receive(t.Context(), 1)
+	require.NoError(t, err)
+	f.answers["DeleteMessageBatch"] = failEach("InternalError")
+	require.Error(t, q.Settle(t.Context(), queue.Settlement{Delivery: ds[0], Kind: queue.Defer, Until: time.Now().Add(time.Hour)}))
+	f.answers["DeleteMessageBatch"] = succeedAll
+	require.NoError(t, q.Settle(t.Context(), queue.Settlement{Delivery: ds[0], Kind: queue.Release, Delay: time.Minute}))
+	assert.Len(t, f.made("DeleteMessageBatch"), 2)
+	assert.Empty(t, f.made("ChangeMessageVisibilityBatch"))
+}
+
 func TestADeferWhoseCopyIsNotSentDeletesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

@@ -202,6 +202,10 @@ func (h *handle) Settle(ctx context.Context, s ...queue.Settlement) error {
 		case queue.Ack:
 			acks = append(acks, change{i, r, 0})
 		case queue.Release:
+			if r.hopSent { // instead of a Defer that failed by half: its copy comes back
+				acks = append(acks, change{i, r, 0})
+				continue
+			}
 			v, err := visibility(s[i].Delay, r, now)
 			if err != nil {
 				errs[i] = err
