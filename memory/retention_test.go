@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,7 +107,7 @@ func TestWhatIsPutOffForManyRetentionsComesBack(t *testing.T) {
 						}
 						done[d.ID]++
 						return nil
-					}, &queue.ConsumerOptions{MaxHold: hold})
+					}, &queue.ConsumerOptions{MaxHold: hold, Concurrency: 1})
 					time.Sleep(5 * time.Hour)
 					stop()
 					assert.Equal(t, map[string]int{"0": 1, "1": 1, "2": 1}, done)
@@ -172,12 +174,12 @@ func TestWhatAGateHoldsBackOutlivesTheRetention(t *testing.T) {
 					for range 2 {
 						require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("a")}))
 					}
-					done := 0
-					stop := consuming(t, q, func(context.Context, *queue.Delivery) error { done++; return nil },
+					var done atomic.Int32
+					stop := consuming(t, q, func(context.Context, *queue.Delivery) error { done.Add(1); return nil },
 						&queue.ConsumerOptions{Middleware: []queue.Middleware{shut{time.Now().Add(25 * time.Hour)}}, MaxHold: hold, Concurrency: 10})
 					time.Sleep(27 * time.Hour)
 					stop()
-					assert.Equal(t, 3, done)
+					assert.EqualValues(t, 3, done.Load())
 				})
 			})
 		}
@@ -348,10 +350,10 @@ func TestAnotherMessageThatIsTooLargeMakesNoWaitEarly(t *testing.T) {
 		_, q := openWith(t, &memory.Options{Like: memory.SQSStandard}, false, &queue.Message{ID: "small", Body: []byte("a")})
 		most := q.Capabilities().Wire.MaxBytes
 		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: bytes.Repeat([]byte("a"), most-60)}))
-		var kinds []queue.SettleKind
-		calls := 0
+		var kinds kindList
+		var calls atomic.Int32
 		stop := consuming(t, counting{q, &kinds}, func(_ context.Context, d *queue.Delivery) error {
-			if calls++; calls > 2 {
+			if calls.Add(1) > 2 {
 				return nil
 			}
 			if d.ID == "small" { // when the other one's has failed
@@ -361,20 +363,27 @@ func TestAnotherMessageThatIsTooLargeMakesNoWaitEarly(t *testing.T) {
 		}, nil)
 		time.Sleep(time.Minute)
 		stop()
-		assert.Equal(t, []queue.SettleKind{queue.Defer, queue.Release, queue.Defer}, kinds)
+		assert.Equal(t, []queue.SettleKind{queue.Defer, queue.Release, queue.Defer}, kinds.all)
 	})
 }
 
 // counting notes what was settled, and how.
 type counting struct {
 	queue.Queue
-	kinds *[]queue.SettleKind
+	kinds *kindList
+}
+
+type kindList struct {
+	mu  sync.Mutex
+	all []queue.SettleKind
 }
 
 func (c counting) Settle(ctx context.Context, ss ...queue.Settlement) error {
+	c.kinds.mu.Lock()
 	for i := range ss {
-		*c.kinds = append(*c.kinds, ss[i].Kind)
+		c.kinds.all = append(c.kinds.all, ss[i].Kind)
 	}
+	c.kinds.mu.Unlock()
 	return c.Queue.Settle(ctx, ss...)
 }
 
