@@ -408,3 +408,26 @@ func TestWhatFailsIsStillDeadLetteredByTheBroker(t *testing.T) {
 		require.NoError(t, q.Close(context.Background()))
 	})
 }
+
+// Its lease can't be kept for as long as it's held: then it goes back, and is published
+// anew for its age.
+func TestWhatIsNotDueKeepsItsTimeWhenItsLeaseCannotBeKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(&memory.Options{Like: memory.PubSub, Retention: 7 * 24 * time.Hour})
+		_, err := b.Ensure(t.Context(), "orders", &queue.QueueSpec{Lease: time.Minute})
+		require.NoError(t, err)
+		q, err := b.Open(t.Context(), "orders", nil)
+		require.NoError(t, err)
+		due := time.Now().Add(6 * 24 * time.Hour)
+		require.NoError(t, q.Publish(t.Context(), &queue.Message{Body: []byte("a"), DeliverAt: due}))
+		time.Sleep(4 * 24 * time.Hour)
+		var came time.Time
+		stop := consuming(t, q, func(context.Context, *queue.Delivery) error { came = time.Now(); return nil },
+			&queue.ConsumerOptions{MaxExtension: 65 * time.Second})
+		time.Sleep(3 * 24 * time.Hour)
+		stop()
+		require.NoError(t, q.Close(context.Background()))
+		assert.WithinRange(t, came, due, due.Add(time.Minute))
+	})
+}
