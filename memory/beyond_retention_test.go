@@ -132,28 +132,19 @@ func TestWhatComesBackJustBeforeItWouldBeDroppedIsPublishedAnew(t *testing.T) {
 			t.Run(like.String()+"/"+before.String(), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					b := memory.New(&memory.Options{Like: like, Create: true, Retention: 24 * time.Hour})
-					q, err := b.Open(t.Context(), "orders", nil)
-					require.NoError(t, err)
+					_, q := openWith(t, &memory.Options{Like: like, Retention: 24 * time.Hour}, false, &queue.Message{Body: []byte("a")})
 					end := time.Now().Add(24 * time.Hour)
 					successes := 0
-					c, err := queue.NewConsumer(q, func(context.Context, *queue.Delivery) error {
+					stop := consuming(t, q, func(context.Context, *queue.Delivery) error {
 						if left := time.Until(end); left > before {
 							// In steps that every broker can hold a message back for.
 							return queue.RetryAfter(min(left-before, 9*time.Minute), assert.AnError)
 						}
 						successes++
 						return nil
-					}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
-					require.NoError(t, err)
-					ctx, stop := context.WithCancel(t.Context())
-					ran := make(chan error, 1)
-					go func() { ran <- c.Run(ctx) }()
-					require.NoError(t, q.Publish(ctx, &queue.Message{Body: []byte("a")}))
+					}, nil)
 					time.Sleep(25 * time.Hour)
 					stop()
-					require.NoError(t, <-ran)
-					require.NoError(t, q.Close(context.Background()))
 					assert.Equal(t, 1, successes)
 				})
 			})
@@ -165,34 +156,26 @@ func TestADelayAsLongAsTheRetentionIsKept(t *testing.T) {
 	t.Parallel()
 	for _, like := range []memory.Like{memory.Portable, memory.SQSStandard, memory.PubSub} {
 		for _, before := range []time.Duration{0, time.Nanosecond, 500 * time.Millisecond, 13 * time.Hour} {
-			for _, m := range []string{"Delay", "DeliverAt"} {
-				t.Run(like.String()+"/"+m+"/"+before.String(), func(t *testing.T) {
+			for _, field := range []string{"Delay", "DeliverAt"} {
+				t.Run(like.String()+"/"+field+"/"+before.String(), func(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
 						const retention = 24 * time.Hour
-						b := memory.New(&memory.Options{Like: like, Create: true, Retention: retention})
-						q, err := b.Open(t.Context(), "orders", nil)
-						require.NoError(t, err)
 						due := time.Now().Add(retention - before)
+						m := &queue.Message{Body: []byte("a")}
+						if field == "Delay" {
+							m.Delay = retention - before
+						} else {
+							m.DeliverAt = due
+						}
+						_, q := openWith(t, &memory.Options{Like: like, Retention: retention}, false, m)
 						var came []time.Time
-						c, err := queue.NewConsumer(q, func(context.Context, *queue.Delivery) error {
+						stop := consuming(t, q, func(context.Context, *queue.Delivery) error {
 							came = append(came, time.Now())
 							return nil
-						}, &queue.ConsumerOptions{Logger: slog.New(slog.DiscardHandler)})
-						require.NoError(t, err)
-						ctx, stop := context.WithCancel(t.Context())
-						ran := make(chan error, 1)
-						go func() { ran <- c.Run(ctx) }()
-						if m == "Delay" {
-							err = q.Publish(ctx, &queue.Message{Body: []byte("a"), Delay: retention - before})
-						} else {
-							err = q.Publish(ctx, &queue.Message{Body: []byte("a"), DeliverAt: due})
-						}
-						require.NoError(t, err)
+						}, nil)
 						time.Sleep(retention + time.Hour)
 						stop()
-						require.NoError(t, <-ran)
-						require.NoError(t, q.Close(context.Background()))
 						require.Len(t, came, 1)
 						assert.WithinRange(t, came[0], due, due.Add(2*time.Second))
 					})

@@ -10,9 +10,9 @@ import "context"
 // lost (cause ErrLeaseLost), shortly before the end of one that can't be kept for
 // longer (ConsumerOptions.MaxExtension; cause context.DeadlineExceeded) or when a
 // shutdown has waited for DrainTimeout (cause ErrDraining); a shutdown as such
-// doesn't cancel it. A handler that
-// returns after its lease was lost may have run beside another one for the same
-// message: handlers must be idempotent. A panic counts as an error.
+// doesn't cancel it. A handler that returns after its lease was lost may have run
+// beside another one for the same message: handlers must be idempotent. A panic
+// counts as an error.
 type Handler func(ctx context.Context, d *Delivery) error
 
 // Middleware wraps handlers. One that must decide whether a delivery may start

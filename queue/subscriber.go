@@ -143,7 +143,7 @@ type Capabilities struct {
 	MaxSettle  int // most settlements in one request of the broker; 0: no limit
 
 	Lease        time.Duration // length of the lease that Receive gives; 0: unknown
-	MaxLease     time.Duration // most that a lease can last in all; 0: no limit
+	MaxLease     time.Duration // most that a lease can last in all, the delay of its Release with it; 0: no limit
 	MaxExtension time.Duration // most that one Extend can grant; 0: no limit
 
 	// Delays says that a message can be delayed at all, natively or by hops.
